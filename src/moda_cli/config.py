@@ -1,0 +1,77 @@
+"""Every setting, as dataclasses. Standard library only: `moda --help` reads the defaults."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+FPS = 25  # motion frames per second
+SAMPLE_RATE = 16_000  # of every wave inside the tool, Hz
+SAMPLES_PER_FRAME = SAMPLE_RATE // FPS
+
+EMOTIONS = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "surprise", "none")
+EMOTION_ALIASES = {"happiness": "happy", "sadness": "sad", "angry": "anger"}
+NO_EMOTION = EMOTIONS.index("none")
+
+AudioKind = Literal["logmel", "hubert"]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelConfig:
+    """Shape of the C2F MMDiT and of what it reads. The defaults are the released checkpoint."""
+
+    motion_dim: int = 70  # 63 expression + 1 scale + 3 translation + 3 rotation
+    identity_dim: int = 63  # canonical keypoints
+    audio: AudioKind = "hubert"
+    audio_layers: int = 12
+    audio_dim: int = 768
+    hidden_dim: int = 768
+    num_heads: int = 12
+    mlp_ratio: int = 4
+    four_stream_depth: int = 3  # motion | audio | emotion | identity
+    two_stream_depth: int = 6  # motion | all conditions
+    single_stream_depth: int = 12
+    window: int = 80  # frames generated at once
+    overlap: int = 16  # frames shared by neighbouring windows
+    guidance: float = 1.2  # the joint guidance this model was tuned with
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerConfig:
+    """How motion is drawn. Guidance is joint unless a per-condition scale is given (decision 9)."""
+
+    steps: int = 10
+    guidance: float | None = None  # v_null + S (v_full - v_null); None: the model's own
+    audio_scale: float | None = None  # Eq. 8, 1 is off
+    emotion_scale: float | None = None  # Eq. 8, 1 is off
+    seed: int = 42
+
+
+@dataclass(frozen=True, slots=True)
+class TrainConfig:
+    """One training run. The defaults are the bundled model's."""
+
+    steps: int = 14_000
+    batch_size: int = 16
+    learning_rate: float = 1e-3
+    warmup_steps: int = 300
+    weight_decay: float = 0.01
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    velocity_weight: float = 0.1  # of Eq. 5; the paper's is 1
+    audio_dropout: float = 0.15
+    emotion_dropout: float = 0.0  # the corpus itself holds unlabelled speech: class `none`
+    motion_dropout: float = 0.1  # of the frame before the window
+    prev_noise: float = 0.1  # added to that frame, in z: generated frames are not exact
+    validate_every: int = 1000
+    seed: int = 0
+
+
+MINI = ModelConfig(
+    audio="logmel",
+    audio_layers=4,
+    audio_dim=80,
+    hidden_dim=128,
+    num_heads=4,
+    four_stream_depth=1,
+    two_stream_depth=1,
+    single_stream_depth=2,
+)

@@ -1,0 +1,77 @@
+"""Transformer blocks with adaptive normalisation: joint streams, then one stream."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moda_cli.model.attention import JointAttention, QKNorm, Ropes, Streams, project_heads
+
+NORM_EPS = 1e-6
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """RMSNorm without gain, then AdaLN. x: (B, T, D); shift, scale: (B, 1, D)."""
+    return torch.addcmul(shift, F.rms_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
+
+
+class MLP(nn.Module):
+    """Feed-forward with tanh-approximated GELU."""
+
+    def __init__(self, dim: int, ratio: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, ratio * dim)
+        self.fc2 = nn.Linear(ratio * dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., D)."""
+        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))  # type: ignore[no-any-return]
+
+
+class JointBlock(nn.Module):
+    """Joint attention then an MLP, every stream with its own weights, all driven by one condition.
+
+    Four streams in the first stage of the C2F MMDiT, two in the second (paper, sec. 3.2).
+    """
+
+    def __init__(self, names: Sequence[str], dim: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.attention = JointAttention(names, dim, num_heads)
+        self.mlp = nn.ModuleDict({name: MLP(dim, mlp_ratio) for name in names})
+        self.modulation = nn.ModuleDict({name: nn.Linear(dim, 6 * dim) for name in names})
+
+    def forward(self, streams: Streams, condition: Tensor, ropes: Ropes) -> Streams:
+        """streams[name]: (B, T, D), in and out. condition: (B, 1, D), after its SiLU."""
+        adaln = {name: self.modulation[name](condition).chunk(6, dim=-1) for name in streams}
+        mixed = self.attention(
+            {name: modulate(x, *adaln[name][:2]) for name, x in streams.items()}, ropes
+        )
+        out = {}
+        for name, x in streams.items():
+            _, _, gate1, shift2, scale2, gate2 = adaln[name]
+            x = torch.addcmul(x, gate1, mixed[name])
+            out[name] = torch.addcmul(x, gate2, self.mlp[name](modulate(x, shift2, scale2)))
+        return out
+
+
+class SingleBlock(nn.Module):
+    """Attention and MLP in parallel over one stream (arXiv:2302.05442)."""
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.widths = (3 * dim, mlp_ratio * dim)
+        self.qkv_mlp = nn.Linear(dim, sum(self.widths))
+        self.norm = QKNorm(dim // num_heads)
+        self.out = nn.Linear((1 + mlp_ratio) * dim, dim)
+        self.modulation = nn.Linear(dim, 3 * dim)
+
+    def forward(self, x: Tensor, condition: Tensor, rope: Tensor) -> Tensor:
+        """x: (B, T, D), in and out. condition: (B, 1, D), after its SiLU."""
+        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
+        qkv, hidden = self.qkv_mlp(modulate(x, shift, scale)).split(self.widths, dim=-1)
+        q, k, v = project_heads(qkv, self.num_heads, self.norm, rope)
+        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        hidden = F.gelu(hidden, approximate="tanh")
+        return torch.addcmul(x, gate, self.out(torch.cat((mixed, hidden), dim=-1)))

@@ -1,0 +1,54 @@
+"""Embedders: numbers to token vectors."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TIME_WIDTH = 256
+ROPE_THETA = 256.0
+
+
+def mlp_embedder(in_dim: int, dim: int) -> nn.Sequential:
+    """Linear, SiLU, Linear: the embedder of motion, identity and time."""
+    return nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
+
+
+class AudioEmbedder(nn.Module):
+    """One token per video frame from all layers of an audio encoder."""
+
+    def __init__(self, layers: int, channels: int, dim: int) -> None:
+        super().__init__()
+        self.proj1 = nn.Linear(layers * channels, dim)
+        self.proj2 = nn.Linear(dim, dim)
+        self.proj3 = nn.Linear(dim, dim)
+        self.norm = nn.RMSNorm(dim, eps=1e-6)
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """(B, T, layers, channels) -> (B, T, D)."""
+        x = F.relu(self.proj1(audio.flatten(-2)))
+        x = F.relu(self.proj2(x))
+        return self.norm(self.proj3(x))  # type: ignore[no-any-return]
+
+
+def timestep_sinusoid(timestep: Tensor) -> Tensor:
+    """Cosines then sines (B, 256) of a timestep (B,) in 0..1000."""
+    half = TIME_WIDTH // 2
+    rates = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
+    angles = timestep.float()[:, None] * rates
+    return torch.cat((angles.cos(), angles.sin()), dim=-1)
+
+
+def rope_table(length: int, head_dim: int, device: torch.device | None = None) -> Tensor:
+    """Cosines and sines (2, length, head_dim / 2) of RoPE, theta 256, float32 (arXiv:2104.09864)."""
+    rates = ROPE_THETA ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
+    angles = torch.arange(length, device=device)[:, None] * rates
+    return torch.stack((angles.cos(), angles.sin()))
+
+
+def rotate(x: Tensor, rope: Tensor) -> Tensor:
+    """Rotate interleaved pairs of x (..., T, head_dim) by a table (2, T, head_dim / 2)."""
+    cos, sin = rope
+    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x)

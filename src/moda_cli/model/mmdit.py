@@ -1,0 +1,109 @@
+"""The coarse-to-fine multi-modal diffusion transformer of MoDA (arXiv:2507.03256, sec. 3.2)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from moda_cli.config import EMOTIONS, ModelConfig
+from moda_cli.model.blocks import JointBlock, SingleBlock, modulate
+from moda_cli.model.embed import (
+    TIME_WIDTH,
+    AudioEmbedder,
+    mlp_embedder,
+    rope_table,
+    timestep_sinusoid,
+)
+
+FOUR_STREAMS = ("motion", "audio", "emotion", "identity")
+TWO_STREAMS = ("motion", "condition")
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """Embedded conditions of a window: the same for every step of the sampler."""
+
+    audio: Tensor  # (B, N, D)
+    emotion: Tensor  # (B, 1, D)
+    identity: Tensor  # (B, 1, D)
+
+
+class MMDiT(nn.Module):
+    """Velocity of the motion flow. The order of operations is the release's, quirks included."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, heads, ratio = config.hidden_dim, config.num_heads, config.mlp_ratio
+        self.motion_embedder = mlp_embedder(2 * config.motion_dim, dim)
+        self.identity_embedder = mlp_embedder(config.identity_dim, dim)
+        self.time_embedder = mlp_embedder(TIME_WIDTH, dim)
+        self.audio_embedder = AudioEmbedder(config.audio_layers, config.audio_dim, dim)
+        self.emotion_embedder = nn.Embedding(len(EMOTIONS), dim)
+        self.four_stream = nn.ModuleList(
+            JointBlock(FOUR_STREAMS, dim, heads, ratio) for _ in range(config.four_stream_depth)
+        )
+        self.two_stream = nn.ModuleList(
+            JointBlock(TWO_STREAMS, dim, heads, ratio) for _ in range(config.two_stream_depth)
+        )
+        self.single_stream = nn.ModuleList(
+            SingleBlock(dim, heads, ratio) for _ in range(config.single_stream_depth)
+        )
+        self.final_modulation = nn.Linear(dim, 2 * dim)
+        self.head = nn.Linear(dim, config.motion_dim)
+        self.null_audio = nn.Parameter(torch.randn(config.audio_dim))
+
+    def init_weights(self) -> None:
+        """Start training from the identity: AdaLN and the output are zero (DiT, arXiv:2212.09748)."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.normal_(self.emotion_embedder.weight, std=0.02)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear) and ("modulation" in name or name == "head"):
+                nn.init.zeros_(module.weight)
+
+    def embed(self, audio: Tensor, emotion: Tensor, identity: Tensor) -> Conditions:
+        """Conditions of audio (B, N, layers, channels), emotion (B,) int64, identity (B, 63)."""
+        return Conditions(
+            self.audio_embedder(audio),
+            self.emotion_embedder(emotion)[:, None],
+            self.identity_embedder(identity)[:, None],
+        )
+
+    def null_features(self, audio: Tensor) -> Tensor:
+        """The features that stand for no audio, shaped like `audio` (..., layers, channels)."""
+        return self.null_audio.to(audio).expand_as(audio)
+
+    def forward(self, z: Tensor, prev: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
+        """Velocity, noise - motion, (B, N, 70) of normalised noisy motion z (B, N, 70).
+
+        prev: (B, 1, 70) the normalised frame before the window. timestep: (B,) in 0..1000.
+        """
+        frames, dim = z.shape[1], self.config.hidden_dim
+        rope = rope_table(frames, dim // self.config.num_heads, z.device)
+        motion = self.motion_embedder(torch.cat((prev.expand_as(z), z), dim=-1))
+        time = self.time_embedder(timestep_sinusoid(timestep).to(z))[:, None]
+        condition = F.silu(time + given.emotion)  # (B, 1, D)
+
+        streams = {
+            "motion": motion,
+            "audio": given.audio,
+            "emotion": given.emotion.expand_as(motion),
+            "identity": given.identity.expand_as(motion),
+        }
+        for block in self.four_stream:  # emotion and identity are not rotated in this stage
+            streams = block(streams, condition, {"motion": rope, "audio": rope})
+
+        motion, *others = streams.values()
+        streams = {"motion": motion, "condition": torch.cat(others, dim=1)}
+        for block in self.two_stream:
+            streams = block(streams, condition, {"motion": rope, "condition": rope.repeat(1, 3, 1)})
+
+        x = torch.cat(tuple(streams.values()), dim=1)  # (B, 4 N, D)
+        for block in self.single_stream:
+            x = block(x, condition, rope.repeat(1, 4, 1))
+        shift, scale = self.final_modulation(condition).chunk(2, dim=-1)
+        return self.head(modulate(x[:, :frames], shift, scale))  # type: ignore[no-any-return]

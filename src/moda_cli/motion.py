@@ -1,0 +1,174 @@
+"""The 70-number motion vector: its fields, its eight articulators, its statistics, its file."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from moda_cli.config import FPS
+from moda_cli.errors import InputError
+
+MOTION_DIM = 70
+EXPRESSION = slice(0, 63)  # offsets of 21 keypoints, index 3 * keypoint + axis
+SCALE = slice(63, 64)
+TRANSLATION = slice(64, 67)
+POSE = slice(67, 70)  # pitch, yaw, roll in degrees
+LIP_KEYPOINTS = (6, 12, 14, 17, 19, 20)
+EPS = 1e-5  # added to every standard deviation, as the release does
+
+# Effect of one unit of each articulator on (keypoint, axis), from LivePortrait's public portrait
+# editor. A frown is negative, as there; keypoint 11 is the eye on the picture's left, 15 the right.
+DIRECTION_TABLE: dict[str, dict[tuple[int, str], float]] = {
+    "jaw": {(19, "y"): 0.001, (19, "z"): 0.0001, (17, "y"): -0.0001},
+    "spread": {(20, "z"): -0.001, (20, "y"): -0.001, (14, "y"): -0.001},
+    "round": {(14, "y"): 0.001, (3, "y"): -0.0005, (7, "y"): -0.0005, (17, "z"): -0.0005},
+    "smile": {
+        (20, "y"): -0.01, (14, "y"): -0.02, (17, "y"): 0.0065, (17, "z"): 0.003,
+        (13, "y"): -0.00275, (16, "y"): -0.00275, (3, "y"): -0.0035, (7, "y"): -0.0035,
+    },
+    "lid_a": {(11, "y"): 0.001, (13, "y"): -0.0003},
+    "lid_b": {(15, "y"): 0.001, (16, "y"): -0.0003},
+    "brow_up": {(1, "y"): 0.001, (2, "y"): -0.001},
+    "brow_frown": {(1, "x"): -0.001, (2, "x"): 0.001, (1, "y"): 0.0003, (2, "y"): -0.0003},
+}  # fmt: skip
+ARTICULATORS = tuple(DIRECTION_TABLE)
+
+
+def _directions() -> Tensor:
+    matrix = torch.zeros(63, len(ARTICULATORS), dtype=torch.float64)
+    for column, effects in enumerate(DIRECTION_TABLE.values()):
+        for (keypoint, axis), amount in effects.items():
+            matrix[3 * keypoint + "xyz".index(axis), column] = amount
+    return matrix
+
+
+DIRECTIONS = _directions()  # (63, 8)
+DECODER = torch.linalg.pinv(DIRECTIONS)  # (8, 63)
+
+
+def encode(articulators: Tensor) -> Tensor:
+    """Expression offsets (..., 63) that move the eight articulators (..., 8) off the neutral."""
+    return articulators @ DIRECTIONS.to(articulators).T
+
+
+def decode(offsets: Tensor) -> Tensor:
+    """Articulators (..., 8) of expression offsets from a neutral (..., 63); inverts `encode`."""
+    return offsets @ DECODER.to(offsets).T
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """The fields of a motion vector by name."""
+
+    expression: Tensor  # (..., 63) keypoint offsets
+    scale: Tensor  # (..., 1)
+    translation: Tensor  # (..., 3), z is 0
+    pose: Tensor  # (..., 3) pitch, yaw, roll in degrees
+
+
+def unpack(motion: Tensor) -> Motion:
+    """Views of a motion tensor (..., 70) by field."""
+    return Motion(*(motion[..., part] for part in (EXPRESSION, SCALE, TRANSLATION, POSE)))
+
+
+def pack(motion: Motion) -> Tensor:
+    """The motion tensor (..., 70) of its fields."""
+    parts = (motion.expression, motion.scale, motion.translation, motion.pose)
+    return torch.cat(parts, dim=-1)
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What a model directory's `stats.json` holds; all float32.
+
+    mean, std: (70) of the training motion. neutral: (70) the resting frame a model without a motion
+    extractor starts from. identity: (63) canonical keypoints it was trained with.
+    """
+
+    mean: Tensor
+    std: Tensor
+    neutral: Tensor
+    identity: Tensor
+
+    def normalise(self, motion: Tensor) -> Tensor:
+        """z of a physical motion (..., 70); the release adds EPS to the deviation, no clamp."""
+        return (motion - self.mean.to(motion)) / (self.std.to(motion) + EPS)
+
+    def denormalise(self, z: Tensor) -> Tensor:
+        """Physical motion of z (..., 70)."""
+        return z * (self.std.to(z) + EPS) + self.mean.to(z)
+
+    @classmethod
+    def read(cls, path: Path) -> "Stats":
+        fields = json.loads(path.read_text())
+        return cls(**{name: torch.tensor(fields[name]) for name in cls.__dataclass_fields__})
+
+    def write(self, path: Path) -> None:
+        fields = {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
+        path.write_text(json.dumps(fields))
+
+
+def pose_from_rotation(rotation: Tensor) -> Tensor:
+    """Pitch, yaw, roll in degrees (..., 3) of LivePortrait rotation matrices (..., 3, 3)."""
+    m = rotation.mT
+    pitch = torch.atan2(m[..., 2, 1], m[..., 2, 2])
+    yaw = torch.asin((-m[..., 2, 0]).clamp(-1, 1))
+    roll = torch.atan2(m[..., 1, 0], m[..., 0, 0])
+    return torch.rad2deg(torch.stack((pitch, yaw, roll), dim=-1))
+
+
+def resample(pieces: Iterable[Tensor], fps: float) -> Iterator[Tensor]:
+    """Consecutive motion (n, 70) at 25 fps, linearly interpolated to `fps` as it comes.
+
+    Frame k shows the moment k / fps; T frames give ceil(T fps / 25).
+    """
+    if fps == FPS:
+        yield from pieces
+        return
+    known, base, made = torch.empty(0, MOTION_DIM), 0, 0  # `known` begins at input frame `base`
+    for piece in pieces:
+        base += max(0, len(known) - 1)
+        known = torch.cat((known[-1:], piece))
+        count = math.floor((base + len(known) - 1) * fps / FPS) + 1
+        yield _interpolate(known, torch.arange(made, count) * FPS / fps - base)
+        made = count
+    count = math.ceil((base + len(known)) * fps / FPS)
+    yield _interpolate(known, torch.arange(made, count) * FPS / fps - base)
+
+
+def _interpolate(motion: Tensor, position: Tensor) -> Tensor:
+    low = position.floor().long().clamp(0, len(motion) - 1)
+    high = (low + 1).clamp(max=len(motion) - 1)
+    return torch.lerp(motion[low], motion[high], (position - low).clamp(0, 1)[:, None])
+
+
+def save_motion(path: Path, motion: Tensor, neutral: Tensor, metadata: dict[str, str]) -> None:
+    """Write `motion` (T, 70) and `neutral` (70), physical units, with string metadata."""
+    tensors = {"motion": motion.float().contiguous(), "neutral": neutral.float().contiguous()}
+    save_file(tensors, path, {"fps": str(FPS), **metadata})
+
+
+def load_motion(path: Path) -> tuple[Tensor, Tensor]:
+    """Motion (T, 70) and neutral (70) of a motion file; without a neutral, its frame 0.
+
+    Raises InputError for a file that is not a motion file.
+    """
+    hint = "a motion file is written by `moda generate --save-motion`"
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            motion = file.get_tensor("motion").float()
+            neutral = file.get_tensor("neutral").float() if "neutral" in names else motion[0]
+    except (OSError, SafetensorError, IndexError) as error:
+        raise InputError(f"cannot read motion from {path}: {error}", hint=hint) from None
+    if motion.ndim != 2 or motion.shape[1] != MOTION_DIM or neutral.shape != (MOTION_DIM,):
+        raise InputError(f"{path} holds no (T, 70) motion: {tuple(motion.shape)}", hint=hint)
+    if not (len(motion) and motion.isfinite().all() and neutral.isfinite().all()):
+        raise InputError(f"{path} holds empty or non-finite motion", hint=hint)
+    return motion, neutral

@@ -1,0 +1,145 @@
+"""From noise to motion: noise levels, guidance, Euler steps, overlapping windows, smoothing.
+
+Knows a velocity function, never a network. Everything is in normalised motion z.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from moda_cli.config import SamplerConfig
+
+POSE_CHANNELS = slice(63, 70)  # what the release smooths: scale, translation, angles
+
+Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - motion, shaped like z
+OnStep = Callable[[int], None]
+
+
+def euler_sigmas(steps: int) -> list[float]:
+    """Noise levels: `steps` points from 1 down to 0.001, then 0. One network call per step."""
+    return [*torch.linspace(1.0, 1e-3, steps).tolist(), 0.0]
+
+
+@torch.inference_mode()
+def sample_euler(
+    velocity: Velocity, z: Tensor, sigmas: Sequence[float], on_step: OnStep | None = None
+) -> Tensor:
+    """Integrate dz/dsigma = velocity(z, sigma). z: (B, T, 70) noise in, normalised motion out."""
+    for done, (sigma, sigma_next) in enumerate(pairwise(sigmas), start=1):
+        z = z + (sigma_next - sigma) * velocity(z, sigma)
+        if on_step:
+            on_step(done)
+    return z
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One network evaluation of a guided velocity: its weight and the conditions it keeps."""
+
+    weight: float
+    audio: bool = True
+    emotion: bool = True
+
+
+def guidance_terms(config: SamplerConfig, default: float) -> list[Term]:
+    """The velocity as a weighted sum of network evaluations; the weights sum to 1.
+
+    Joint, as the release: v_null + S (v_full - v_null), S = config.guidance or `default`. With a
+    per-condition scale, paper Eq. 8: v_full + (a - 1)(v_full - v_no_audio) + (e - 1)(v_full -
+    v_no_emotion).
+    """
+    if config.audio_scale is None and config.emotion_scale is None:
+        scale = default if config.guidance is None else config.guidance
+        return [Term(1 - scale, audio=False, emotion=False), Term(scale)]
+    audio = 1.0 if config.audio_scale is None else config.audio_scale
+    emotion = 1.0 if config.emotion_scale is None else config.emotion_scale
+    return [
+        Term(1 - audio, audio=False),
+        Term(1 - emotion, emotion=False),
+        Term(audio + emotion - 1),
+    ]
+
+
+def smooth_pose(z: Tensor) -> Tensor:
+    """Centred mean of 3 frames (2 at the ends) of scale, translation and angles. z: (B, T, 70)."""
+    pose = z[..., POSE_CHANNELS]
+    total, count = pose.clone(), torch.ones(z.shape[-2], 1)
+    total[..., 1:, :] += pose[..., :-1, :]
+    total[..., :-1, :] += pose[..., 1:, :]
+    count[1:] += 1
+    count[:-1] += 1
+    return torch.cat((z[..., : POSE_CHANNELS.start], total / count.to(z)), dim=-1)
+
+
+def cross_fade(old: Tensor, new: Tensor) -> Tensor:
+    """Blend (B, n, 70) overlaps: the first frame is all old, no frame is all new."""
+    weight = torch.arange(old.shape[-2]).to(old)[:, None] / old.shape[-2]
+    return (1 - weight) * old + weight * new
+
+
+def num_windows(num_frames: int, window: int, overlap: int) -> int:
+    """Windows that cover `num_frames`, each `window - overlap` after the one before."""
+    return 1 + max(0, -((num_frames - window) // -(window - overlap)))
+
+
+@torch.inference_mode()
+def sample_windows(
+    velocity_at: Callable[[int, Tensor], Velocity],
+    num_frames: int,
+    prev: Tensor,
+    sigmas: Sequence[float],
+    draw_noise: Callable[[], Tensor],
+    *,
+    overlap: int = 16,
+    on_step: OnStep | None = None,
+) -> Iterator[Tensor]:
+    """Yield normalised motion (B, n, 70), n summing to `num_frames`, as soon as it is final.
+
+    velocity_at(start, prev) gives the velocity of the window that starts at frame `start`, after
+    the frame `prev` (B, 1, 70). draw_noise() gives one window's noise (B, window, 70). As in the
+    release: pose smoothing per window, the next window's `prev` is the smoothed frame just before
+    it, overlaps cross-fade, and the whole clip's pose is smoothed again (one frame late here).
+    """
+    start, done, total = 0, 0, 0
+    fading: Tensor | None = None  # the end of the last window, to be blended with the next
+    waiting = prev[:, :0]  # blended frames that still wait for a neighbour to be smoothed with
+    context = 0  # frames of `waiting` already yielded
+    while done < num_frames:
+        noise = draw_noise()
+        window = noise.shape[1]
+        z = smooth_pose(sample_euler(velocity_at(start, prev), noise, sigmas))
+        prev = z[:, window - overlap - 1 : window - overlap]
+        z = z[:, : num_frames - start]
+        if fading is not None:
+            z = torch.cat((cross_fade(fading, z[:, :overlap]), z[:, overlap:]), dim=1)
+        start += window - overlap
+        last = start + overlap >= num_frames
+        settled = z if last else z[:, : window - overlap]
+        fading = z[:, window - overlap :]
+        waiting = torch.cat((waiting, settled), dim=1)
+        ready = smooth_pose(waiting)[:, context : None if last else -1]
+        yield ready
+        done += ready.shape[1]
+        waiting, context = waiting[:, -2:], 1
+        total += 1
+        if on_step:
+            on_step(total)
+
+
+def modulate_lips(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
+    """Widen lip motion away from its resting frame, as the release does.
+
+    z: (T, 70); reference: (70) a frame of silence; lips: the lip keypoints. With q_t the squared
+    distance of frame t's lip numbers from the reference, they move away from it by
+    1 + (sigmoid(5 q_t) - 0.5) / (0.1 max q + 0.05).
+    """
+    channels = torch.tensor([3 * keypoint + axis for keypoint in lips for axis in range(3)])
+    away = z[:, channels] - reference[channels]
+    q = away.square().sum(dim=-1, keepdim=True)
+    gain = 1 + (torch.sigmoid(5 * q) - 0.5) / (0.1 * q.max() + 0.05)
+    z = z.clone()
+    z[:, channels] = reference[channels] + away * gain
+    return z

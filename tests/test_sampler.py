@@ -1,0 +1,190 @@
+"""The window sampler against the released one, and its properties."""
+
+import json
+
+import pytest
+import torch
+from by_rule import GOLDEN, SMALL, mmdit_by_rule
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+from torch.nn.functional import pad
+
+from moda_cli.config import SamplerConfig
+from moda_cli.generator import guided_velocity
+from moda_cli.motion import LIP_KEYPOINTS
+from moda_cli.sampler import (
+    Velocity,
+    cross_fade,
+    euler_sigmas,
+    guidance_terms,
+    modulate_lips,
+    num_windows,
+    sample_euler,
+    sample_windows,
+    smooth_pose,
+)
+
+CASES = [
+    "T200_cfg1.0_emo8", "T200_cfg1.0_emo4", "T200_cfg1.2_emo8", "T200_cfg1.2_emo4",
+    "T50_cfg1.2_emo8", "T80_cfg1.2_emo0", "T81_cfg1.2_emo7", "T144_cfg1.0_emo8",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, Tensor]:
+    return load_file(GOLDEN / "sample_small.safetensors")
+
+
+@pytest.fixture(scope="module")
+def cases() -> dict[str, dict[str, float]]:
+    with safe_open(GOLDEN / "sample_small.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["cases"])
+
+
+@pytest.fixture(scope="module")
+def network():
+    return mmdit_by_rule(SMALL, "motion_generator_small.json")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_windows_give_the_released_motion(name, golden, cases, network) -> None:
+    case = cases[name]
+    frames = case["frames"]
+    terms = guidance_terms(SamplerConfig(guidance=case["cfg_scale"]), 1.0)
+    audio = pad(golden["in.audio"][:frames], (0, 0, 0, 0, 0, 80))
+    label = {case["emo"]: torch.ones(80)}
+
+    def velocity_at(start: int, prev: Tensor) -> Velocity:
+        window = audio[None, start : start + 80]
+        return guided_velocity(network, terms, window, label, golden["in.kp"], prev)
+
+    noise = iter(golden["in.noise"])
+    pieces = sample_windows(
+        velocity_at, frames, golden["in.prev_motion"], euler_sigmas(10), lambda: next(noise)
+    )
+    motion = torch.cat(list(pieces), dim=1)[0]
+    torch.testing.assert_close(motion, golden[f"out.{name}"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 10, 20, 40])
+def test_noise_levels(steps: int) -> None:
+    golden = load_file(GOLDEN / "scheduler.safetensors")
+    sigmas = torch.tensor(euler_sigmas(steps))
+    torch.testing.assert_close(sigmas[:-1], golden[f"sigma.{steps}"], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(sigmas[1:], golden[f"next_sigma.{steps}"], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(
+        1000 * sigmas[:-1], golden[f"timesteps.{steps}"].float(), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_one_euler_step_at_each_level() -> None:
+    golden = load_file(GOLDEN / "scheduler.safetensors")
+    sigmas = euler_sigmas(10)
+    for i, expected in enumerate(golden["step.result_per_timestep"]):
+        result = sample_euler(
+            lambda z, sigma: golden["step.velocity"], golden["step.sample"], sigmas[i : i + 2]
+        )
+        torch.testing.assert_close(result[0], expected, atol=1e-6, rtol=1e-4)
+
+
+@given(steps=st.integers(1, 64))
+def test_euler_lands_on_the_data_when_the_path_is_straight(steps: int) -> None:
+    noise, motion = torch.randn(2, 1, 80, 70)
+    z = sample_euler(lambda z, sigma: noise - motion, noise, euler_sigmas(steps))
+    torch.testing.assert_close(z, motion, atol=1e-5, rtol=0)
+
+
+@given(frames=st.integers(1, 700))
+def test_any_length_comes_out_whole(frames: int) -> None:
+    starts: list[int] = []
+
+    def velocity_at(start: int, prev: Tensor) -> Velocity:
+        starts.append(start)
+        clean = torch.arange(start, start + 80.0)[None, :, None].expand(1, 80, 70)
+        return lambda z, sigma: torch.zeros_like(z) if sigma == 0 else (z - clean) / sigma
+
+    pieces = list(
+        sample_windows(
+            velocity_at, frames, torch.zeros(1, 1, 70), euler_sigmas(2),
+            lambda: torch.randn(1, 80, 70),
+        )
+    )  # fmt: skip
+    motion = torch.cat(pieces, dim=1)
+    assert motion.shape == (1, frames, 70)
+    assert len(starts) == num_windows(frames, 80, 16)
+    error = motion[0] - torch.arange(float(frames))[:, None]
+    assert error.abs().max() <= 0.51  # half a frame, where smoothing meets an end
+
+
+def test_smoothing_fading_and_lips() -> None:
+    golden = load_file(GOLDEN / "postprocess.safetensors")
+    for source, name in ((slice(None), ""), (slice(1), ".first1"), (slice(2), ".first2")):
+        torch.testing.assert_close(
+            smooth_pose(golden["smooth.in"][:, source]), golden[f"smooth.out{name}"],
+            atol=1e-5, rtol=1e-4,
+        )  # fmt: skip
+    faded = cross_fade(golden["fuse.prev"][:, -16:], golden["fuse.cur"][:, :16])
+    torch.testing.assert_close(faded, golden["fuse.out"][:, -16:], atol=1e-5, rtol=1e-4)
+    lips = golden["lip.in"]
+    for row, name in ((-37, "add50"), (-1, "add1")):
+        torch.testing.assert_close(
+            modulate_lips(lips, lips[row], LIP_KEYPOINTS), golden[f"lip.out.{name}"],
+            atol=1e-5, rtol=1e-4,
+        )  # fmt: skip
+
+
+def evaluate(config: SamplerConfig, full: float, audio: float, emotion: float, null: float) -> float:
+    values = {(True, True): full, (False, True): audio, (True, False): emotion, (False, False): null}
+    return sum(t.weight * values[t.audio, t.emotion] for t in guidance_terms(config, 1.2))
+
+
+def test_guidance_forms() -> None:
+    joint = evaluate(SamplerConfig(guidance=3.0), full=2.0, audio=5, emotion=7, null=1.0)
+    assert joint == pytest.approx(1 + 3 * (2 - 1))
+    default = evaluate(SamplerConfig(), full=2.0, audio=5, emotion=7, null=1.0)
+    assert default == pytest.approx(1 + 1.2)
+    each = evaluate(SamplerConfig(audio_scale=3.0, emotion_scale=1.5), 2.0, 1.0, 0.5, 9)
+    assert each == pytest.approx(2 + 2 * (2 - 1) + 0.5 * (2 - 0.5))
+    one = evaluate(SamplerConfig(emotion_scale=2.0), 2.0, 1.0, 0.5, 9)
+    assert one == pytest.approx(2 + (2 - 0.5))
+
+
+def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
+    calls: list[int] = []
+    hook = network.register_forward_pre_hook(lambda _m, args: calls.append(len(args[0])))
+    audio, z = golden["in.audio"][None, :80], golden["in.noise"][0]
+    ones = torch.ones(80)
+
+    def evaluations(config: SamplerConfig, emotions: dict[int, Tensor]) -> int:
+        terms = guidance_terms(config, 1.2)
+        prev = golden["in.prev_motion"]
+        velocity = guided_velocity(network, terms, audio, emotions, golden["in.kp"], prev)
+        with torch.inference_mode():
+            velocity(z, 0.5)
+        return calls[-1]
+
+    half = torch.cat((torch.ones(40), torch.zeros(40)))
+    assert evaluations(SamplerConfig(guidance=1.0), {4: ones}) == 1
+    assert evaluations(SamplerConfig(), {4: ones}) == 2
+    assert evaluations(SamplerConfig(emotion_scale=2.0), {8: ones}) == 1
+    assert evaluations(SamplerConfig(audio_scale=2.0, emotion_scale=2.0), {4: ones}) == 3
+    assert evaluations(SamplerConfig(), {4: half, 5: 1 - half}) == 3
+    hook.remove()
+
+
+def test_a_timeline_changes_the_motion_only_where_its_class_rules(network, golden) -> None:
+    audio, z = golden["in.audio"][None, :80], golden["in.noise"][0]
+    half = torch.cat((torch.ones(40), torch.zeros(40)))
+    terms = guidance_terms(SamplerConfig(guidance=1.0), 1.0)
+
+    def velocity(emotions: dict[int, Tensor]) -> Tensor:
+        args = (golden["in.kp"], golden["in.prev_motion"])
+        with torch.inference_mode():
+            return guided_velocity(network, terms, audio, emotions, *args)(z, 0.5)[0]
+
+    both = velocity({4: half, 0: 1 - half})
+    torch.testing.assert_close(both[:40], velocity({4: torch.ones(80)})[:40])
+    torch.testing.assert_close(both[40:], velocity({0: torch.ones(80)})[40:])
