@@ -1,6 +1,7 @@
 """Every setting, as dataclasses. Standard library only: `moda --help` reads the defaults."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 FPS = 25  # motion frames per second
@@ -49,7 +50,7 @@ class SamplerConfig:
 class TrainConfig:
     """One training run. The defaults are the bundled model's."""
 
-    steps: int = 14_000
+    steps: int = 11_000
     batch_size: int = 16
     learning_rate: float = 1e-3
     warmup_steps: int = 300
@@ -75,3 +76,43 @@ MINI = ModelConfig(
     two_stream_depth=1,
     single_stream_depth=2,
 )
+
+
+@dataclass(frozen=True, slots=True)
+class RenderConfig:
+    """What is done with the motion once it is sampled, and the shape of the frames."""
+
+    head_motion: float = 1.0  # multiplies pose - neutral pose
+    expression_scale: float = 1.0  # multiplies expression - neutral expression
+    blink: bool = True  # False holds the lids at neutral
+    full_frame: bool = True  # False: the 512 crop round the face
+    size: int | None = None  # longer side of the frames in pixels; None: MAX_SIDE at most
+    fps: float = FPS
+
+
+@dataclass(frozen=True, slots=True)
+class ClipConfig:
+    """Everything about one clip: what goes in, what comes out, and how."""
+
+    portrait: Path
+    audio: Path  # "-" is stdin
+    output: Path  # its suffix chooses the container; %06d makes PNGs
+    emotion: str = "none"  # a class or a timeline
+    face: str = "largest"  # or left, right, or a number from the left
+    face_points: str | None = None  # left pupil, right pupil, mouth centre, in pixels
+    background: str = "white"  # behind a transparent portrait
+    motion: Path | None = None  # render this motion instead of sampling one
+    save_motion: Path | None = None
+    plot: Path | None = None
+    preview: Path | None = None
+    show_landmarks: Path | None = None
+    codec: str | None = None  # None: the container's usual one
+    crf: int | None = None
+    sound: bool = True
+    overwrite: bool = False
+    sampler: SamplerConfig = field(default_factory=SamplerConfig)
+    render: RenderConfig = field(default_factory=RenderConfig)
+
+
+MAX_SIDE = 1280  # longer side of a full frame unless asked for, as LivePortrait caps its sources
+CROP_SIZE = 512

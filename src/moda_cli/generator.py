@@ -1,8 +1,8 @@
 """The motion generator: a trained MMDiT with its statistics, and its guided velocity."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-import json
 from pathlib import Path
 
 import torch
@@ -24,6 +24,11 @@ class MotionGenerator:
 
     network: MMDiT
     stats: Stats
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is; statistics stay on the CPU."""
+        return self.network.null_audio.device
 
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> "MotionGenerator":

@@ -24,6 +24,7 @@ from moda_cli.sampler import euler_sigmas, guidance_terms, sample_euler
 
 log = logging.getLogger(__name__)
 
+DEFAULTS = TrainConfig()
 OnLog = Callable[[dict[str, float]], None]
 
 
@@ -159,7 +160,7 @@ def train(
             decay = min(config.ema_decay, (step + 1) / (step + 10))
             with torch.no_grad():
                 torch._foreach_lerp_(list(ema.parameters()), list(network.parameters()), 1 - decay)
-            losses.append(float(flow))
+            losses.append(float(flow.detach()))
 
             if (step + 1) % config.validate_every == 0 or step + 1 == config.steps:
                 model = MotionGenerator(ema, stats)
@@ -183,15 +184,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m moda_cli.train", description=main.__doc__)
     parser.add_argument("features", type=Path)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=TrainConfig.steps)
-    parser.add_argument("--seed", type=int, default=TrainConfig.seed)
+    parser.add_argument("--steps", type=int, default=DEFAULTS.steps)
+    parser.add_argument("--seed", type=int, default=DEFAULTS.seed)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     train(
         args.features,
         args.run,
         MINI,
-        replace(TrainConfig(), steps=args.steps, seed=args.seed),
+        replace(DEFAULTS, steps=args.steps, seed=args.seed),
         on_log=lambda row: log.info(" ".join(f"{name}={value:.4g}" for name, value in row.items())),
     )
 

@@ -1,0 +1,135 @@
+"""The motion vector: fields, articulators, statistics, resampling, files."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from by_rule import GOLDEN
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+
+from moda_cli.errors import InputError
+from moda_cli.motion import (
+    ARTICULATORS,
+    DIRECTIONS,
+    MOTION_DIM,
+    Stats,
+    decode,
+    encode,
+    load_motion,
+    pack,
+    pose_from_rotation,
+    resample,
+    save_motion,
+    unpack,
+)
+
+
+@given(st.lists(st.floats(-50, 80), min_size=8, max_size=8))
+def test_articulators_survive_the_motion_space(values: list[float]) -> None:
+    articulators = torch.tensor(values)
+    torch.testing.assert_close(decode(encode(articulators)), articulators, atol=1e-3, rtol=1e-4)
+
+
+def test_directions_are_well_conditioned_and_named() -> None:
+    assert len(ARTICULATORS) == 8
+    columns = DIRECTIONS / DIRECTIONS.norm(dim=0)
+    assert torch.linalg.cond(columns) < 3  # reference: 2.8
+    jaw = encode(torch.eye(8)[ARTICULATORS.index("jaw")]).unflatten(0, (21, 3))
+    assert jaw[19, 1] == pytest.approx(0.001)
+    assert jaw[17, 1] == pytest.approx(-0.0001)
+    assert torch.count_nonzero(jaw) == 3
+
+
+def test_fields_round_trip() -> None:
+    motion = torch.randn(5, MOTION_DIM)
+    fields = unpack(motion)
+    assert fields.pose.shape == (5, 3)
+    assert torch.equal(pack(fields), motion)
+
+
+def released_stats() -> Stats:
+    numbers = json.loads((GOLDEN / "motion_stats.json").read_text())
+    mean, std = torch.tensor(numbers["mean"]), torch.tensor(numbers["std"])
+    return Stats(mean, std, torch.zeros(70), torch.zeros(63))
+
+
+def test_normalisation_is_the_released_one() -> None:
+    golden = load_file(GOLDEN / "postprocess.safetensors")
+    stats, ratio = released_stats(), golden["rescale_ratio"]
+    degrees = [golden[f"degrees.{name}"] for name in ("pitch", "yaw", "roll")]
+    still = golden["source.t"] * torch.tensor([1.0, 1, 0])
+    source = [golden["source.exp"], golden["source.scale"] / ratio, still / ratio, *degrees]
+    z = stats.normalise(torch.cat(source, dim=-1))
+    torch.testing.assert_close(z, golden["prev_motion"][0], atol=1e-5, rtol=1e-4)
+    made = unpack(stats.denormalise(golden["lip.in"]))
+    torch.testing.assert_close(made.expression, golden["sequence.exp"], atol=1e-5, rtol=1e-4)
+    for part, name in enumerate(("pitch", "yaw", "roll")):
+        torch.testing.assert_close(
+            made.pose[:, part, None], golden[f"sequence.{name}"], atol=1e-4, rtol=1e-4
+        )
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_statistics_round_trip(seed: int) -> None:
+    stats = released_stats()
+    z = torch.randn(3, 70, generator=torch.Generator().manual_seed(seed))
+    moving = stats.std > 1e-4
+    again = stats.normalise(stats.denormalise(z))
+    torch.testing.assert_close(again[:, moving], z[:, moving], atol=1e-2, rtol=1e-3)
+
+
+def test_angles_of_rotations() -> None:
+    pitch, yaw, roll = (torch.deg2rad(torch.tensor(a)) for a in (11.0, -23.0, 7.0))
+
+    def turn(axis: int, angle: torch.Tensor) -> torch.Tensor:
+        i, j = (k for k in range(3) if k != axis)
+        matrix = torch.eye(3)
+        matrix[i, i] = matrix[j, j] = angle.cos()
+        matrix[j, i], matrix[i, j] = angle.sin(), -angle.sin()
+        return matrix
+
+    m = turn(2, roll) @ turn(1, -yaw) @ turn(0, pitch)  # yaw turns the other way about y
+    angles = pose_from_rotation(m.mT)
+    torch.testing.assert_close(angles, torch.tensor([11.0, -23.0, 7.0]), atol=1e-3, rtol=0)
+
+
+@given(
+    frames=st.integers(1, 90),
+    cut=st.integers(0, 90),
+    fps=st.sampled_from([1, 12.5, 24, 29.97, 30, 60, 120]),
+)
+def test_resampling_a_line_stays_on_it(frames: int, cut: int, fps: float) -> None:
+    line = torch.arange(frames, dtype=torch.float32)[:, None].expand(frames, MOTION_DIM)
+    pieces = [piece for piece in (line[:cut], line[cut:]) if len(piece)]
+    made = torch.cat(list(resample(pieces, fps)))
+    count = len(made)
+    assert abs(count - frames * fps / 25) < 1
+    expected = (torch.arange(count, dtype=torch.float64) * 25 / fps).clamp(max=frames - 1)
+    torch.testing.assert_close(made[:, 0].double(), expected, atol=1e-3, rtol=0)
+
+
+def test_motion_files(tmp_path: Path) -> None:
+    motion, neutral = torch.randn(7, 70), torch.randn(70)
+    path = tmp_path / "m.safetensors"
+    save_motion(path, motion, neutral, {"model": "mini", "seed": "1"})
+    assert all(map(torch.equal, load_motion(path), (motion, neutral)))
+    foreign = tmp_path / "foreign.safetensors"
+    save_file({"motion": motion}, foreign)
+    assert torch.equal(load_motion(foreign)[1], motion[0])
+
+
+@pytest.mark.parametrize("broken", ["absent", "garbage", "shape", "empty", "nan"])
+def test_unusable_motion_files_are_named(tmp_path: Path, broken: str) -> None:
+    path = tmp_path / "m.safetensors"
+    if broken == "garbage":
+        path.write_bytes(b"not a motion file")
+    elif broken != "absent":
+        motion = {"shape": torch.zeros(3, 69), "empty": torch.zeros(0, 70)}.get(
+            broken, torch.full((3, 70), torch.nan)
+        )
+        save_file({"motion": motion}, path)
+    with pytest.raises(InputError, match=r"m\.safetensors"):
+        load_motion(path)
