@@ -19,7 +19,7 @@ RELEASED = ModelConfig()
 
 def tensor_by_rule(name: str, shape: list[int]) -> Tensor:
     """Seeded by the tensor's full released name, scaled by its last component."""
-    rs = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)  # noqa: NPY002 (frozen stream)
+    rs = np.random.RandomState(zlib.crc32(name.encode()) & 0xFFFFFFFF)
     x = np.asarray(rs.standard_normal(shape), dtype=np.float32)
     leaf = name.rsplit(".", 1)[-1]
     if leaf == "bias":

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from by_rule import GOLDEN, RELEASED, SMALL, key_table, mmdit_by_rule, released_state
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from by_rule import GOLDEN, RELEASED, SMALL, key_table, mmdit_by_rule, released_state
 from moda_cli.config import MINI, ModelConfig
 from moda_cli.errors import WeightsError
 from moda_cli.model.attention import JointAttention
@@ -37,13 +37,14 @@ def test_small_network_gives_the_released_numbers_block_by_block() -> None:
     for i, block in enumerate(network.two_stream):
         block.register_forward_hook(
             lambda _m, _i, out, i=i: seen.update(
-                {f"act.blocks2.{i}.motion": out["motion"], f"act.blocks2.{i}.cond": out["condition"]}
+                {
+                    f"act.blocks2.{i}.motion": out["motion"],
+                    f"act.blocks2.{i}.cond": out["condition"],
+                }
             )
         )
     for i, block in enumerate(network.single_stream):
-        block.register_forward_hook(
-            lambda _m, _i, out, i=i: seen.update({f"act.blocks.{i}": out})
-        )
+        block.register_forward_hook(lambda _m, _i, out, i=i: seen.update({f"act.blocks.{i}": out}))
     seen["out"] = forward(network, golden)
     assert len(seen) == 3 * 4 + 6 * 2 + 12 + 1
     for name, value in seen.items():
@@ -111,7 +112,10 @@ def test_rope(head_dim: int) -> None:
     for name in "qk":
         x = golden[f"{name}.hd{head_dim}"].transpose(1, 2)
         torch.testing.assert_close(
-            rotate(x, rope).transpose(1, 2), golden[f"{name}_rot.hd{head_dim}"], atol=1e-5, rtol=1e-4
+            rotate(x, rope).transpose(1, 2),
+            golden[f"{name}_rot.hd{head_dim}"],
+            atol=1e-5,
+            rtol=1e-4,
         )
 
 
@@ -136,9 +140,7 @@ def test_one_stream_is_ordinary_attention() -> None:
     theirs.out_proj.load_state_dict(ours.out["x"].state_dict())
     ours.norm["x"].q, ours.norm["x"].k = nn.Identity(), nn.Identity()
     x = torch.randn(2, 7, 32)
-    torch.testing.assert_close(
-        ours({"x": x}, {})["x"], theirs(x, x, x)[0], atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(ours({"x": x}, {})["x"], theirs(x, x, x)[0], atol=1e-5, rtol=1e-4)
 
 
 def test_untrained_network_predicts_zero_and_learns() -> None:

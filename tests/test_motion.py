@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from by_rule import GOLDEN
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from by_rule import GOLDEN
 from moda_cli.errors import InputError
 from moda_cli.motion import (
     ARTICULATORS,

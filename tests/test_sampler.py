@@ -4,7 +4,6 @@ import json
 
 import pytest
 import torch
-from by_rule import GOLDEN, SMALL, mmdit_by_rule
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
@@ -12,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn.functional import pad
 
+from by_rule import GOLDEN, SMALL, mmdit_by_rule
 from moda_cli.config import SamplerConfig
 from moda_cli.generator import guided_velocity
 from moda_cli.motion import LIP_KEYPOINTS
@@ -136,8 +136,15 @@ def test_smoothing_fading_and_lips() -> None:
         )  # fmt: skip
 
 
-def evaluate(config: SamplerConfig, full: float, audio: float, emotion: float, null: float) -> float:
-    values = {(True, True): full, (False, True): audio, (True, False): emotion, (False, False): null}
+def evaluate(
+    config: SamplerConfig, full: float, audio: float, emotion: float, null: float
+) -> float:
+    values = {
+        (True, True): full,
+        (False, True): audio,
+        (True, False): emotion,
+        (False, False): null,
+    }
     return sum(t.weight * values[t.audio, t.emotion] for t in guidance_terms(config, 1.2))
 
 

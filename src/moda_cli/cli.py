@@ -27,8 +27,9 @@ class ErrorBoundary(TyperGroup):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         standalone = kwargs.pop("standalone_mode", True)
+        kwargs["standalone_mode"] = False
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(*args, **kwargs)
         except ModaError as error:
             code = _report(str(error), error.hint, error.exit_code, error)
         except TyperUsageError as error:  # type: ignore[misc]
@@ -81,7 +82,13 @@ def _frame_bar(shown: bool) -> Iterator[Any]:
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     columns = (
         TextColumn("rendering"),
@@ -101,10 +108,8 @@ def _frame_bar(shown: bool) -> Iterator[Any]:
         yield on_frame
 
 
-CLIP, SAMPLER, RENDER = (
-    {name: field.default for name, field in config.__dataclass_fields__.items()}
-    for config in (ClipConfig, SamplerConfig, RenderConfig)
-)  # a default has one home
+CLIP = ClipConfig(Path(), Path(), Path())  # a default has one home
+SAMPLER, RENDER = CLIP.sampler, CLIP.render
 
 
 @app.command()
@@ -123,81 +128,83 @@ def generate(
             help="anger contempt disgust fear happy neutral sad surprise none,"
             " or a timeline: 0:neutral,2.5:happy."
         ),
-    ] = CLIP["emotion"],
+    ] = CLIP.emotion,
     guidance: Annotated[
-        float | None, typer.Option(min=0, max=20, help="Joint guidance; 1 is off. Default: the model's.")
-    ] = SAMPLER["guidance"],
+        float | None,
+        typer.Option(min=0, max=20, help="Joint guidance; 1 is off. Default: the model's."),
+    ] = SAMPLER.guidance,
     audio_scale: Annotated[
         float | None, typer.Option(min=0, max=20, help="Guidance towards the speech; 1 is off.")
-    ] = SAMPLER["audio_scale"],
+    ] = SAMPLER.audio_scale,
     emotion_scale: Annotated[
         float | None, typer.Option(min=0, max=20, help="Guidance towards the emotion; 1 is off.")
-    ] = SAMPLER["emotion_scale"],
+    ] = SAMPLER.emotion_scale,
     steps: Annotated[
         int, typer.Option(min=1, max=1000, help="Steps of the Euler solver.")
-    ] = SAMPLER["steps"],
+    ] = SAMPLER.steps,
     seed: Annotated[
         int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same video.")
-    ] = SAMPLER["seed"],
+    ] = SAMPLER.seed,
     head_motion: Annotated[
         float, typer.Option(min=0, max=10, help="Multiplies head movement.")
-    ] = RENDER["head_motion"],
+    ] = RENDER.head_motion,
     expression_scale: Annotated[
         float, typer.Option(min=0, max=10, help="Multiplies the facial expression.")
-    ] = RENDER["expression_scale"],
-    blink: Annotated[bool, typer.Option(help="Move the eyelids.")] = RENDER["blink"],
+    ] = RENDER.expression_scale,
+    blink: Annotated[bool, typer.Option(help="Move the eyelids.")] = RENDER.blink,
     face: Annotated[
         str, typer.Option(help="largest, left, right, or a number counted from the left.")
-    ] = CLIP["face"],
+    ] = CLIP.face,
     face_points: Annotated[
         str | None,
         typer.Option(
             metavar="'X,Y X,Y X,Y'", help="Left pupil, right pupil, mouth centre, in pixels."
         ),
-    ] = CLIP["face_points"],
+    ] = CLIP.face_points,
     show_landmarks: Annotated[
         Path | None, typer.Option(help="Write the portrait with the face points drawn in.")
-    ] = CLIP["show_landmarks"],
+    ] = CLIP.show_landmarks,
     background: Annotated[
         str, typer.Option(help="Colour behind a transparent portrait: a name or #rrggbb.")
-    ] = CLIP["background"],
+    ] = CLIP.background,
     full_frame: Annotated[
         bool,
         typer.Option("--full-frame/--crop", help="The whole portrait, or the crop round the face."),
-    ] = RENDER["full_frame"],
-    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames per second.")] = RENDER["fps"],
+    ] = RENDER.full_frame,
+    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames per second.")] = RENDER.fps,
     size: Annotated[
         int | None,
         typer.Option(
             min=64,
             max=4096,
-            help="Longer side in pixels, even. Default: the portrait's, 1280 at most; 512 with --crop.",
+            help="Longer side in pixels, even. Default: as the portrait, 1280 at most; crop 512.",
         ),
-    ] = RENDER["size"],
+    ] = RENDER.size,
     codec: Annotated[
-        str | None, typer.Option(help="An ffmpeg video encoder. Default: the container's usual one.")
-    ] = CLIP["codec"],
+        str | None,
+        typer.Option(help="An ffmpeg video encoder. Default: the container's usual one."),
+    ] = CLIP.codec,
     crf: Annotated[
         int | None, typer.Option(min=0, max=63, help="Quality; smaller is better.")
-    ] = CLIP["crf"],
-    sound: Annotated[bool, typer.Option("--audio/--no-audio", help="Put the sound in the video.")] = (
-        CLIP["sound"]
-    ),
+    ] = CLIP.crf,
+    sound: Annotated[
+        bool, typer.Option("--audio/--no-audio", help="Put the sound in the video.")
+    ] = (CLIP.sound),
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "-y", help="Replace files that are there.")
-    ] = CLIP["overwrite"],
+    ] = CLIP.overwrite,
     motion: Annotated[
         Path | None, typer.Option(help="Render this motion file instead of sampling one.")
-    ] = CLIP["motion"],
+    ] = CLIP.motion,
     save_motion: Annotated[
         Path | None, typer.Option(help="Write the motion as safetensors.")
-    ] = CLIP["save_motion"],
+    ] = CLIP.save_motion,
     plot: Annotated[
         Path | None, typer.Option(help="Write the motion's curves under the waveform, as PNG.")
-    ] = CLIP["plot"],
-    preview: Annotated[Path | None, typer.Option(help="Write a contact sheet, as PNG.")] = CLIP[
-        "preview"
-    ],
+    ] = CLIP.plot,
+    preview: Annotated[
+        Path | None, typer.Option(help="Write a contact sheet, as PNG.")
+    ] = CLIP.preview,
     model: Annotated[
         str, typer.Option(help="auto, mini (bundled), or a directory written by training.")
     ] = "auto",
@@ -221,7 +228,9 @@ def generate(
         raise UsageError("streaming to stdout is not there yet", hint="give a file to --output")
     for path, what in ((portrait, "PORTRAIT"), (audio, "AUDIO")):
         if path.is_dir():
-            raise InputError(f"{what} {path} is a folder", hint="this version makes one clip at a time")
+            raise InputError(
+                f"{what} {path} is a folder", hint="this version makes one clip at a time"
+            )
 
     clip = ClipConfig(
         portrait=portrait,

@@ -43,7 +43,7 @@ class MotionGenerator:
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
             raise WeightsError(
                 f"{directory} is not a model directory: {error}",
-                hint="it needs model.safetensors, config.json and stats.json, as a training run writes",
+                hint="it needs the model.safetensors, config.json and stats.json of a training run",
             ) from None
         with torch.device("meta"):
             network = MMDiT(config)
@@ -94,6 +94,7 @@ def guided_velocity(
     def velocity(z: Tensor, sigma: float) -> Tensor:
         timestep = torch.full((count * batch,), 1000 * sigma, device=z.device)
         each = network(z.repeat(count, 1, 1), prev, timestep, given)
-        return (weight * each.unflatten(0, (count, batch))).sum(dim=0)
+        guided: Tensor = (weight * each.unflatten(0, (count, batch))).sum(dim=0)
+        return guided
 
     return velocity

@@ -32,15 +32,18 @@ class FaceLandmarks:
         """Face-frame coordinates (..., 2) in IOD of pixel coordinates (..., 2)."""
         axis = (self.pupils[1] - self.pupils[0]) / self.iod
         centred = (points - self.pupils.mean(axis=0)) / self.iod
-        return centred @ np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
+        turn = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
+        return np.asarray(centred @ turn)
 
     def to_picture(self, points: Points) -> Points:
         """Pixel coordinates (..., 2) of face-frame coordinates (..., 2) in IOD."""
         axis = (self.pupils[1] - self.pupils[0]) / self.iod
-        rotated = points @ np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
-        return rotated * self.iod + self.pupils.mean(axis=0)
+        turn = np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
+        return np.asarray(points @ turn * self.iod + self.pupils.mean(axis=0))
 
     def moved(self, affine: Points) -> "FaceLandmarks":
         """The same face after a (2, 3) similarity of the picture (resize, crop)."""
-        fields = {name: getattr(self, name) for name in ("pupils", "mouth", "corners", "chin", "seam")}
+        fields = {
+            name: getattr(self, name) for name in ("pupils", "mouth", "corners", "chin", "seam")
+        }
         return replace(self, **{n: p @ affine[:, :2].T + affine[:, 2] for n, p in fields.items()})

@@ -59,7 +59,8 @@ def encode(articulators: Tensor) -> Tensor:
 
 def decode(offsets: Tensor) -> Tensor:
     """Articulators (..., 8) of expression offsets from a neutral (..., 63); inverts `encode`."""
-    return offsets @ DECODER.to(offsets).T
+    articulators: Tensor = offsets @ DECODER.to(offsets).T
+    return articulators
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moda_cli import __version__, media
+from moda_cli import __version__, figures, media
 from moda_cli.config import (
     CROP_SIZE,
     FPS,
@@ -272,9 +272,7 @@ class Pipeline:
         seconds = time.perf_counter() - started
         height, width = picture.shape[:2]
         rtf = seconds / (count / clip.render.fps)
-        return Result(
-            clip.output, count, clip.render.fps, width, height, seconds, rtf, face.score
-        )
+        return Result(clip.output, count, clip.render.fps, width, height, seconds, rtf, face.score)
 
 
 def check_outputs(clip: ClipConfig) -> None:

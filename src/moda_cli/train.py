@@ -136,7 +136,8 @@ def train(
     @torch.compile
     def predict(z: Tensor, sigma: Tensor, batch: Batch) -> Tensor:
         given = network.embed(batch.audio, batch.emotion, batch.identity)
-        return network(z, batch.prev, 1000 * sigma, given)
+        velocity: Tensor = network(z, batch.prev, 1000 * sigma, given)
+        return velocity
 
     started, losses = time.perf_counter(), []
     with (run / "log.jsonl").open("w") as journal:

@@ -111,5 +111,7 @@ def augment_log_mel(mel: Tensor, generator: torch.Generator) -> Tensor:
         x = torch.logaddexp(x, noise)
     phase = torch.linspace(0, math.pi, mels)
     bands = torch.randn(4, generator=generator) * torch.tensor([1.0, 0.8, 0.6, 0.4])
-    tone = sum(band * torch.cos(phase * (k + 1)) for k, band in enumerate(bands))
-    return (x + tone + uniform(-5.5, 1.5)).unflatten(0, (frames, hops))
+    waves = torch.stack([torch.cos(phase * (k + 1)) for k in range(len(bands))])
+    tone = bands @ waves
+    heard: Tensor = x + tone + uniform(-5.5, 1.5)
+    return heard.unflatten(0, (frames, hops))

@@ -17,7 +17,7 @@ POWER_FLOOR = 1e-8  # -80 dB of a full-scale sine, below any recording's noise
 
 
 def num_frames(num_samples: int) -> int:
-    """Video frames a 16 kHz wave lasts; a trailing part of a frame is dropped, as in the release."""
+    """Video frames a 16 kHz wave lasts; a trailing part of a frame is dropped, as released."""
     return num_samples // SAMPLES_PER_FRAME
 
 
@@ -55,7 +55,8 @@ def log_mel(wave: NDArray[np.float32]) -> Tensor:
     taper = torch.nn.functional.pad(torch.hann_window(WINDOW), (margin, margin))
     power = torch.fft.rfft(pieces * taper).abs().square()
     mel = power @ torch.from_numpy(mel_filters()).T
-    return torch.log(mel + POWER_FLOOR).unflatten(0, (frames, NUM_HOPS))
+    features: Tensor = torch.log(mel + POWER_FLOOR)
+    return features.unflatten(0, (frames, NUM_HOPS))
 
 
 LEVEL_FLOOR = -11.0  # mean log-mel of speech 30 dB below a normal recording; quieter is silence

@@ -41,7 +41,7 @@ def timestep_sinusoid(timestep: Tensor) -> Tensor:
 
 
 def rope_table(length: int, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Cosines and sines (2, length, head_dim / 2) of RoPE, theta 256, float32 (arXiv:2104.09864)."""
+    """Cosines and sines (2, length, head_dim / 2) of RoPE (arXiv:2104.09864), float32."""
     rates = ROPE_THETA ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
     angles = torch.arange(length, device=device)[:, None] * rates
     return torch.stack((angles.cos(), angles.sin()))

@@ -55,7 +55,7 @@ class MMDiT(nn.Module):
         self.null_audio = nn.Parameter(torch.randn(config.audio_dim))
 
     def init_weights(self) -> None:
-        """Start training from the identity: AdaLN and the output are zero (DiT, arXiv:2212.09748)."""
+        """Start training from the identity: AdaLN and output zero (DiT, arXiv:2212.09748)."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

@@ -1,0 +1,383 @@
+"""Sound and video files: the only module that runs ffmpeg. Pictures are in `pictures`."""
+
+import os
+import queue
+import re
+import secrets
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from moda_cli.config import SAMPLE_RATE, SAMPLES_PER_FRAME
+from moda_cli.errors import InputError, UsageError
+from moda_cli.pictures import NOTICE, Picture, encode_image, read_image, whole_file, write_image
+
+__all__ = ["check_output", "read_audio", "read_image", "whole_file", "write_image", "write_video"]
+
+Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
+OnFrame = Callable[[int], None]  # frames done
+
+SOUND_HINT = "use WAV, FLAC, MP3, M4A, OGG, or a video with sound"
+
+# what libsndfile reads without guessing: WAV, FLAC, Ogg, AIFF, CAF, AU
+SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")
+
+# codec -> encoder and its settings, default and largest crf
+CODECS: dict[str, tuple[list[str], int, int]] = {
+    "h264": (["libx264", "-preset", "veryfast"], 20, 51),
+    "hevc": (["libx265", "-preset", "ultrafast", "-x265-params", "log-level=error"], 24, 51),
+    "vp9": (["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", "-b:v", "0"],
+            31, 63),
+    "av1": (["libsvtav1", "-preset", "10"], 32, 63),
+}  # fmt: skip
+# suffix -> ffmpeg's muxer and its settings, codecs it takes (the first is the default), sound
+CONTAINERS: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
+    ".mp4": (["mp4", "-movflags", "+faststart"], ("h264", "hevc", "av1"), ["aac", "-b:a", "192k"]),
+    ".mov": (["mov", "-movflags", "+faststart"], ("h264", "hevc"), ["aac", "-b:a", "192k"]),
+    ".mkv": (["matroska"], ("h264", "hevc", "vp9", "av1"), ["aac", "-b:a", "192k"]),
+    ".webm": (["webm"], ("vp9", "av1"), ["libopus", "-b:a", "128k"]),
+    ".gif": (["gif"], (), []),
+    ".png": ([], (), []),
+}
+# RGB frames as the BT.709 that players assume or read from the tags
+BT709 = [
+    "scale=out_color_matrix=bt709:out_range=tv",
+    "format=yuv420p",
+    "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709",
+]
+GIF_PALETTE_FRAMES = 50  # the palette is made from these, so that a GIF streams too
+QUEUE_FRAMES = 4
+
+
+def read_audio(path: Path) -> Wave:
+    """The sound in a file, or on standard input for `-`: channels averaged, 16 kHz, (N,) float32.
+
+    N is ceil(n 16000 / rate), as in the MoDA release. Raises InputError for what holds no sound,
+    less than one video frame of it, or values that are not finite.
+    """
+    if str(path) != "-":
+        return _read_sound(path, str(path))
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / "sound"  # decoders seek
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        return _read_sound(copy, "standard input")
+
+
+def _read_sound(path: Path, name: str) -> Wave:
+    import soxr
+
+    if not path.is_file():
+        raise InputError(f"there is no file {name}", hint="check the path")
+    if path.stat().st_size == 0:
+        raise InputError(f"{name} is empty", hint=SOUND_HINT)
+    samples = bytearray()  # grows in place: an hour of sound is 230 MB
+    resampler, rate, count = None, SAMPLE_RATE, 0
+    for rate, block in _sound_blocks(path, name):
+        if not np.isfinite(block).all():
+            raise InputError(f"{name} holds samples that are not numbers", hint="export it again")
+        mono = block.mean(axis=1, dtype=np.float32)
+        count += len(mono)
+        if resampler is None:
+            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        samples += (mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono)).tobytes()
+    if resampler is not None and rate != SAMPLE_RATE:
+        samples += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
+    length = -(-count * SAMPLE_RATE // rate)
+    if length < SAMPLES_PER_FRAME:
+        hint = "at least 40 ms of sound is needed"
+        raise InputError(f"{name} lasts {1000 * count // rate} ms", hint=hint)
+    del samples[4 * length :]
+    samples += bytes(4 * length - len(samples))
+    wave = np.frombuffer(samples, np.float32)
+    return wave.clip(-1, 1, out=wave)
+
+
+def _sound_blocks(path: Path, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Sample rate and samples (n, channels), block by block."""
+    import soundfile
+
+    try:
+        with path.open("rb") as start:
+            is_plain = start.read(4) in SOUNDFILE_MAGIC
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+    try:
+        file = soundfile.SoundFile(path) if is_plain else None
+    except soundfile.LibsndfileError:
+        file = None
+    if file is None:
+        yield from _ffmpeg_blocks(path, name)
+        return
+    with file:
+        try:
+            for block in file.blocks(1 << 16, dtype="float32", always_2d=True):
+                yield file.samplerate, block
+        except soundfile.LibsndfileError as error:
+            raise InputError(f"{name} is damaged: {error}", hint="export it again") from None
+
+
+def _ffmpeg_blocks(path: Path, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """The same from the first sound track of any file that ffmpeg reads."""
+    # .au is the one streamable format whose header holds rate and channels but no length
+    output = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(
+            [*_ffmpeg(), *_input(path), *output],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        header = process.stdout.read(24)
+        if len(header) < 24:
+            process.wait()
+            reason = _first_error(log)
+            if "matches no streams" in reason or "does not contain any stream" in reason:
+                raise InputError(f"{name} has no sound track", hint=SOUND_HINT)
+            raise InputError(f"cannot read {name} as sound: {reason}", hint=SOUND_HINT)
+        _, offset, _, _, rate, channels = struct.unpack(">6I", header)
+        process.stdout.read(offset - len(header))
+        while data := process.stdout.read(4 * channels << 16):
+            whole = len(data) - len(data) % (4 * channels)
+            block = np.frombuffer(data[:whole], ">f4").reshape(-1, channels)
+            yield rate, block.astype(np.float32)
+
+
+def _ffmpeg() -> list[str]:
+    import imageio_ffmpeg
+
+    try:
+        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
+    except RuntimeError:
+        hint = "install ffmpeg, or set IMAGEIO_FFMPEG_EXE to its path"
+        raise UsageError("ffmpeg was not found", hint=hint) from None
+
+
+def _input(path: Path) -> list[str]:
+    """A file named by the user: never an URL, nor a playlist that fetches one."""
+    return ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
+
+
+def _first_error(log: IO[bytes]) -> str:
+    """The line of ffmpeg's log that names the cause; the later ones follow from it."""
+    log.seek(0)
+    lines = (line.strip() for line in log.read().decode(errors="replace").splitlines())
+    errors = [line for line in lines if line and not line.startswith(("Svt[", "x265 ["))]
+    return re.sub(r"^(\[[^]]*\] ?)+", "", errors[0]) if errors else "ffmpeg failed"
+
+
+def check_output(path: Path, codec: str | None = None, crf: int | None = None) -> None:
+    """Refuse what `write_video` could not write, before any work. Raises UsageError."""
+    suffix = path.suffix.lower()
+    if suffix not in CONTAINERS:
+        hint = f"end its name in one of {' '.join(CONTAINERS)}"
+        raise UsageError(
+            f"cannot write {path}: no video format {suffix or 'without suffix'}", hint=hint
+        )
+    if suffix == ".png" and not re.fullmatch(r"[^%]*%0?\d*d[^%]*", path.name):
+        hint = "name the frames like %06d.png"
+        raise UsageError(f"cannot write a video to the single picture {path}", hint=hint)
+    _, codecs, _ = CONTAINERS[suffix]
+    if not codecs and (codec or crf is not None):
+        raise UsageError(f"{suffix} takes neither a codec nor a crf")
+    if codec is not None and codec not in codecs:
+        hint = f"{suffix} takes {', '.join(codecs)}"
+        raise UsageError(f"cannot write {codec} video to {path}", hint=hint)
+    if codecs and crf is not None and not 0 <= crf <= CODECS[codec or codecs[0]][2]:
+        raise UsageError(f"crf {crf} is not in 0-{CODECS[codec or codecs[0]][2]}")
+    folder = path.parent.parent if suffix == ".png" and not path.parent.exists() else path.parent
+    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+        hint = "choose a folder that exists and is yours to write"
+        raise UsageError(f"cannot write {path}", hint=hint)
+
+
+def write_video(
+    frames: Iterable[Picture],
+    path: Path,
+    fps: float,
+    *,
+    audio: Path | Wave | None = None,
+    codec: str | None = None,
+    crf: int | None = None,
+    metadata: Mapping[str, str] | None = None,
+    on_frame: OnFrame | None = None,
+) -> int:
+    """Encode frames, uint8 (H, W, 3) RGB, as they come; returns how many there were.
+
+    The suffix names the container: .mp4 .mov .mkv .webm .gif, or numbered pictures `dir/%06d.png`
+    from 0. `audio`, a sound file or a 16 kHz wave, starts with frame 0 and keeps its length. The
+    file appears whole or not at all, and its comment says that it is AI-generated.
+
+    Raises UsageError where that cannot be done, ValueError for frames of odd or differing size.
+    """
+    check_output(path, codec, crf)
+    remarks = [f"{name} {value}" for name, value in (metadata or {}).items()]
+    comment = "; ".join([NOTICE, *remarks])
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise ValueError("a video needs a frame")
+    stream = _checked(chain([first], iterator), first.shape)
+    if path.suffix.lower() == ".png":
+        return _write_pictures(stream, path, comment, on_frame)
+
+    muxer, codecs, sound = CONTAINERS[path.suffix.lower()]
+    height, width = first.shape[:2]
+    rate = str(Fraction(fps).limit_denominator(1001))
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
+              "-i", "pipe:0"]  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, whole_file(path) as temporary:
+        command = [*_ffmpeg(), *source]
+        if codecs:
+            if width % 2 or height % 2:
+                raise ValueError(f"frames of odd size {width}x{height}")
+            command += _sound_arguments(audio, sound, Path(folder))
+            name = codec or codecs[0]
+            encoder, default_crf, _ = CODECS[name]
+            quality = str(default_crf if crf is None else crf)
+            command += ["-c:v", *encoder, "-crf", quality, "-vf", ",".join(BT709)]
+            if name == "hevc" and muxer[0] != "matroska":
+                command += ["-tag:v", "hvc1"]  # the one Apple's players know
+        else:
+            head = list(islice(stream, GIF_PALETTE_FRAMES))
+            stream = chain(head, stream)
+            command += _palette_arguments(head, source, Path(folder) / "palette.png", path)
+        command += ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact",
+                    "-flags:v", "+bitexact", "-flags:a", "+bitexact",
+                    "-metadata", f"title={NOTICE}", "-metadata", f"comment={comment}"]  # fmt: skip
+        count = _run([*command, "-f", *muxer, f"file:{temporary}"], stream, path, on_frame)
+        if muxer[0] == "gif":
+            _comment_gif(temporary, comment)
+    return count
+
+
+def _checked(frames: Iterable[Picture], shape: tuple[int, ...]) -> Iterator[Picture]:
+    for frame in frames:
+        if (
+            frame.shape != shape
+            or frame.ndim != 3
+            or frame.shape[2] != 3
+            or frame.dtype != np.uint8
+        ):
+            raise ValueError(f"frame of {frame.dtype} {frame.shape} in a video of {shape}")
+        yield frame
+
+
+def _sound_arguments(audio: Path | Wave | None, encoder: list[str], folder: Path) -> list[str]:
+    """A second input and its encoder; its clock counts samples, so the first one is at 0."""
+    if audio is None:
+        return ["-map", "0:v"]
+    if isinstance(audio, np.ndarray):
+        import soundfile
+
+        source = folder / "sound.wav"
+        soundfile.write(source, audio, SAMPLE_RATE, subtype="FLOAT")
+    else:
+        source = audio
+    clock = "asetpts=N/SR/TB,aformat=channel_layouts=mono|stereo"
+    return [*_input(source), "-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
+
+
+def _palette_arguments(
+    head: list[Picture], source: list[str], palette: Path, path: Path
+) -> list[str]:
+    """Filters that draw with one palette made from the first frames."""
+    make = [*_ffmpeg(), *source, "-vf", "palettegen=stats_mode=full", "-update", "1", str(palette)]
+    _run(make, head, path, None)
+    dither = "[0:v][1:v]paletteuse=dither=bayer:bayer_scale=4:diff_mode=rectangle"
+    return ["-i", str(palette), "-filter_complex", dither]
+
+
+def _run(
+    command: list[str], frames: Iterable[Picture], path: Path, on_frame: OnFrame | None
+) -> int:
+    """Run ffmpeg with frames on its stdin, written by a thread so that encoding overlaps."""
+    waiting: queue.Queue[bytes | None] = queue.Queue(QUEUE_FRAMES)
+    ended = threading.Event()
+    count = 0
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
+    ):
+        stdin = process.stdin
+        assert stdin is not None
+
+        def pump() -> None:
+            while (data := waiting.get()) is not None:
+                try:
+                    stdin.write(data)
+                except OSError:  # ffmpeg has given up; its exit status says so
+                    ended.set()
+            with suppress(OSError):
+                stdin.close()
+
+        thread = threading.Thread(target=pump, name="video writer")
+        thread.start()
+        try:
+            for count, frame in enumerate(frames, start=1):
+                waiting.put(frame.tobytes())  # a copy: the renderer may use its buffer again
+                if on_frame:
+                    on_frame(count)
+                if ended.is_set():
+                    break
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            waiting.put(None)
+            thread.join()
+        if process.wait() != 0:
+            raise UsageError(f"cannot write {path}: {_first_error(log)}")
+    return count
+
+
+def _comment_gif(path: Path, comment: str) -> None:
+    """Put a comment before the trailer of a GIF."""
+    text = comment.encode("ascii", "replace")
+    blocks = [text[i : i + 255] for i in range(0, len(text), 255)]
+    with path.open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"\x21\xfe" + b"".join(bytes([len(b)]) + b for b in blocks) + b"\0\x3b")
+
+
+def _write_pictures(
+    frames: Iterable[Picture], path: Path, comment: str, on_frame: OnFrame | None
+) -> int:
+    """Numbered pictures, made in a folder of their own; frames of a longer, older run go."""
+    folder, count = path.parent, 0
+    beside = folder if folder.exists() else folder.parent
+    temporary = beside / f".{secrets.token_hex(4)}.part"
+    try:
+        temporary.mkdir()
+        for count, frame in enumerate(frames, start=1):
+            (temporary / (path.name % (count - 1))).write_bytes(encode_image(path, frame, comment))
+            if on_frame:
+                on_frame(count)
+        if not folder.exists():
+            temporary.replace(folder)
+        for picture in temporary.glob("*"):
+            picture.replace(folder / picture.name)
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    index = count
+    while (old := folder / (path.name % index)).exists():
+        old.unlink()
+        index += 1
+    return count
