@@ -1,5 +1,6 @@
 import itertools
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from torch import Tensor
 
 from moda_cli.landmarks import FaceLandmarks
-from moda_cli.motion import ARTICULATORS, MOTION_DIM, encode
+from moda_cli.motion import ARTICULATORS, MOTION_DIM, decode, encode
 from moda_cli.render.expression import controls
 from moda_cli.render.head import area_factor
 from moda_cli.render.rig import Rig
@@ -201,3 +203,17 @@ def test_frames_depend_on_their_row_alone(rig: Rig) -> None:
     pieces = [*rig.render(rows[:1]), *rig.render(rows[1:])]
     np.testing.assert_array_equal(whole[0], whole[2])
     np.testing.assert_array_equal(np.stack(whole), np.stack(pieces))
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("clip", ["d5", "d8"])
+def test_lips_part_as_those_of_a_real_clip_did(rig: Rig, clip: str) -> None:
+    clips = load_file(Path(os.environ["MODA_MEDIA"]) / "liveportrait_motion_clips.safetensors")
+    offsets = clips[f"{clip}.exp"] - clips[f"{clip}.exp"][0]
+    gaps = []
+    for articulators in decode(offsets).numpy().astype(float):
+        warp = rig.warp(controls(articulators), np.zeros(3))
+        gaps.append(
+            0.0 if warp is None else float((warp.aperture.lower - warp.aperture.upper).max())
+        )
+    assert np.corrcoef(gaps, clips[f"{clip}.lip_ratio"].numpy().ravel())[0, 1] > 0.88

@@ -114,4 +114,4 @@ def augment_log_mel(mel: Tensor, generator: torch.Generator) -> Tensor:
     waves = torch.stack([torch.cos(phase * (k + 1)) for k in range(len(bands))])
     tone = bands @ waves
     heard: Tensor = x + tone + uniform(-5.5, 1.5)
-    return heard.unflatten(0, (frames, hops))
+    return heard.reshape(frames, hops, mels)

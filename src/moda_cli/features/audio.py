@@ -55,8 +55,8 @@ def log_mel(wave: NDArray[np.float32]) -> Tensor:
     taper = torch.nn.functional.pad(torch.hann_window(WINDOW), (margin, margin))
     power = torch.fft.rfft(pieces * taper).abs().square()
     mel = power @ torch.from_numpy(mel_filters()).T
-    features: Tensor = torch.log(mel + POWER_FLOOR)
-    return features.unflatten(0, (frames, NUM_HOPS))
+    features = torch.log(mel + POWER_FLOOR)
+    return features.reshape(frames, NUM_HOPS, NUM_MELS)
 
 
 LEVEL_FLOOR = -11.0  # mean log-mel of speech 30 dB below a normal recording; quieter is silence

@@ -40,7 +40,9 @@ class MMDiT(nn.Module):
         self.identity_embedder = mlp_embedder(config.identity_dim, dim)
         self.time_embedder = mlp_embedder(TIME_WIDTH, dim)
         self.audio_embedder = AudioEmbedder(config.audio_layers, config.audio_dim, dim)
-        self.emotion_embedder = nn.Embedding(len(EMOTIONS), dim)
+        # an empty table: drawing one on the meta device would load torch's compiler
+        table = torch.empty(len(EMOTIONS), dim)
+        self.emotion_embedder = nn.Embedding.from_pretrained(table, freeze=False)
         self.four_stream = nn.ModuleList(
             JointBlock(FOUR_STREAMS, dim, heads, ratio) for _ in range(config.four_stream_depth)
         )
@@ -52,7 +54,7 @@ class MMDiT(nn.Module):
         )
         self.final_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, config.motion_dim)
-        self.null_audio = nn.Parameter(torch.randn(config.audio_dim))
+        self.null_audio = nn.Parameter(torch.empty(config.audio_dim))
 
     def init_weights(self) -> None:
         """Start training from the identity: AdaLN and output zero (DiT, arXiv:2212.09748)."""
@@ -61,6 +63,7 @@ class MMDiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         nn.init.normal_(self.emotion_embedder.weight, std=0.02)
+        nn.init.normal_(self.null_audio)
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear) and ("modulation" in name or name == "head"):
                 nn.init.zeros_(module.weight)
