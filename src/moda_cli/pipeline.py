@@ -27,6 +27,8 @@ from moda_cli.emotion import Timeline, emotion_shares, parse_emotion
 from moda_cli.errors import DeviceError, InputError, UsageError, WeightsError
 from moda_cli.features import face as faces
 from moda_cli.features.audio import log_mel, num_frames, window_features
+from moda_cli.features.crops import warp
+from moda_cli.features.lips import mouth_gap
 from moda_cli.generator import MotionGenerator, guided_velocity
 from moda_cli.landmarks import FaceLandmarks
 from moda_cli.motion import (
@@ -53,6 +55,7 @@ log = logging.getLogger(__name__)
 BUNDLED = Path(__file__).parent / "assets" / "mini"
 EASE_IN = 10  # frames over which a clip leaves the source picture
 PREVIEW_FRAMES = 12
+OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
 
 OnFrame = Callable[[int, int], None]  # (done, total)
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -84,15 +87,7 @@ def frame_portrait(
     if not config.full_frame:
         side = config.size or CROP_SIZE
         affine = faces.face_crop(face, side)
-        shrinks = abs(np.linalg.det(affine[:, :2])) < 1
-        framed = cv2.warpAffine(
-            picture,
-            affine,
-            (side, side),
-            flags=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC,
-            borderMode=cv2.BORDER_REPLICATE,
-        )
-        return np.asarray(framed, dtype=np.uint8), face.moved(affine)
+        return warp(picture, affine, (side, side)), face.moved(affine)
     scale = (config.size or min(MAX_SIDE, max(height, width))) / max(height, width)
     new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
     if (new_width, new_height) == (width, height):
@@ -218,6 +213,8 @@ class Pipeline:
         wave = media.read_audio(clip.audio)
         picture = media.read_image(clip.portrait, clip.background)
         face = find_face(picture, clip)
+        if mouth_gap(picture, face) > OPEN_MOUTH:
+            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
         picture, face = frame_portrait(picture, face, clip.render)
         motion, neutral = given or (None, self.model.stats.neutral)
         length = num_frames(len(wave)) if motion is None else len(motion)

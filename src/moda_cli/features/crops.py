@@ -30,17 +30,19 @@ def warp(picture: NDArray[np.uint8], matrix: Points, size: tuple[int, int]) -> N
         x0, y0 = np.clip(edges.min(axis=0) - margin, 0, None).astype(int)
         x1, y1 = np.ceil(edges.max(axis=0) + margin).astype(int)
         part = picture[y0:y1, x0:x1]
-        picture = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+        picture = np.asarray(small, np.uint8)
         ratio = np.array([part.shape[1] / picture.shape[1], part.shape[0] / picture.shape[0]])
         shift = matrix[:, :2] @ ((ratio - 1) / 2 + (x0, y0)) + matrix[:, 2]
         matrix = np.column_stack((matrix[:, :2] * ratio, shift))
-    return np.asarray(cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE))
+    crop = cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
+    return np.asarray(crop, np.uint8)
 
 
 def luminance(crop: NDArray[np.uint8]) -> Plane:
-    """Grey levels (H, W) of a crop (H, W, 3): 0 and 1 are the dark and bright ends of its middle."""
+    """Grey levels (H, W) of a crop (H, W, 3): 0 to 1 from dark to bright there."""
     gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
     height, width = gray.shape
     middle = gray[height // 8 : height * 3 // 4, width // 5 : width * 4 // 5]
     low, high = np.percentile(middle, (3, 97))
-    return np.clip((gray - low) / max(high - low, 8.0), -0.3, 1.3).astype(np.float32)
+    return np.asarray(np.clip((gray - low) / max(high - low, 8.0), -0.3, 1.3), np.float32)

@@ -58,7 +58,7 @@ def find_eyes(picture: NDArray[np.uint8], box: FaceBox) -> Eyes:
             best, total = points, value
             strength = min(values) + 0.15 * max(prior, PRIOR_FLOOR)
     if strength < MIN_STRENGTH:
-        guess = expected + (0.0, lid_offset(light, expected))
+        guess = expected + np.array([0.0, lid_offset(light, expected)])
         return Eyes(guess @ back[:, :2].T + back[:, 2], 0.0)
     return Eyes(centre_pupils(picture, best @ back[:, :2].T + back[:, 2]), strength)
 
@@ -97,9 +97,9 @@ def radial_symmetry(light: Plane) -> Plane:
 
 def peaks_near(score: Plane, point: Points) -> NDArray[np.intp]:
     """The highest local maxima x, y (n, 2) of a map within 3 deviations of the expected point."""
-    y, x = np.indices(score.shape)
-    shift = ((x - point[0]) / EYE_SD[0]) ** 2 + ((y - point[1]) / EYE_SD[1]) ** 2
-    shift = shift / UNIT**2
+    rows, columns = np.indices(score.shape)
+    across, down = (columns - point[0]) / EYE_SD[0], (rows - point[1]) / EYE_SD[1]
+    shift = (across**2 + down**2) / UNIT**2
     local = np.where(shift < 9, score * np.exp(-shift / 8), 0).astype(np.float32)
     top = cv2.dilate(local, np.ones((5, 5), np.uint8))
     y, x = np.nonzero((local >= top) & (local > 0))
@@ -165,4 +165,4 @@ def centre_pupils(picture: NDArray[np.uint8], pupils: Points) -> Points:
         weight = np.exp((score - score.max()) / 0.03)
         shifts.append(np.array([(weight * x).sum(), (weight * y).sum()]) / weight.sum())
     back = np.linalg.inv(matrix[:, :2])
-    return pupils + IRIS_UNIT * np.array(shifts) @ back.T
+    return np.asarray(pupils + IRIS_UNIT * np.array(shifts) @ back.T, np.float64)

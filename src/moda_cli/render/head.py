@@ -126,8 +126,8 @@ class Head:
         """Where each node's picture comes from, relative to it; None for a pose of zero.
 
         pose: (3,) pitch, yaw, roll in degrees, LivePortrait's sense (R^T = Rz Ry Rx, x right,
-        y down, z away from the viewer: a positive pitch looks down); drawn softly into the ellipsoid of POSE_LIMITS_DEG, one
-        that is smaller where the picture's edge is near.
+        y down, z away from the viewer: a positive pitch looks down); drawn softly into the
+        ellipsoid of POSE_LIMITS_DEG, one that is smaller where the picture's edge is near.
         """
         if not np.any(pose):
             return None
