@@ -59,7 +59,7 @@ def log_mel(wave: NDArray[np.float32]) -> Tensor:
     return features.reshape(frames, NUM_HOPS, NUM_MELS)
 
 
-LEVEL_FLOOR = -11.0  # mean log-mel of speech 30 dB below a normal recording; quieter is silence
+LEVEL_FLOOR = -9.0  # mean log-mel of speech 15 dB below -23 dBFS; quieter sound is background
 LEVEL_CONTEXT = 60 * FPS  # frames the running level looks back on
 RANGE = 12.0  # 52 dB below the level is as quiet as silence
 
@@ -74,9 +74,10 @@ def window_features(mel: Tensor, start: int, length: int) -> Tensor:
     """What the model hears of frames [start, start + length): (length, 4, 80), about -3..1.
 
     mel: `log_mel` of the clip (T, 4, 80). The level is causal: it is measured over at most the 60 s
-    that end with the window. Frames past the end are zeros.
+    that end with the window. Past the end it is silent.
     """
     end = min(start + length, len(mel))
     level = speech_level(mel[max(0, end - LEVEL_CONTEXT) : end])
     features = (mel[start:end] - level).clamp(min=-RANGE) / 4
-    return torch.nn.functional.pad(features, (0, 0, 0, 0, 0, length - len(features)))
+    missing = (0, 0, 0, 0, 0, length - len(features))
+    return torch.nn.functional.pad(features, missing, value=-RANGE / 4)
