@@ -100,13 +100,45 @@ def test_no_fold_over_the_clamped_range(rig: Rig) -> None:
 def test_the_mouth_opens_with_the_jaw_and_stays_shut_below_neutral(rig: Rig) -> None:
     picture, face = drawn()
     base = mouth_patch(picture, face)
-    areas = [
+    dark = [
         np.count_nonzero(mouth_patch(frame(rig, jaw=jaw), face) < base.min())
-        for jaw in (-8, 0, 15, 30, 45, 60)
+        for jaw in (-8, 0, 8, 45, 60)
     ]
-    assert areas[0] <= areas[1] + 2
-    assert areas[1] == 0
-    assert all(b > a for a, b in itertools.pairwise(areas[1:]))
+    assert dark[0] <= 2
+    assert dark[1] == 0
+    assert dark[2] > 10
+    assert dark[2] < dark[4]
+    assert dark[3] < dark[4]
+    gaps = []
+    for jaw in (4, 8, 15, 30, 45, 60):
+        warp = rig.warp(controls(np.array([jaw * (n == "jaw") for n in ARTICULATORS])), np.zeros(3))
+        assert warp is not None
+        gaps.append(float((warp.aperture.lower - warp.aperture.upper).max()))
+    assert all(b > a + 0.01 for a, b in itertools.pairwise(gaps))
+
+
+def test_teeth_show_in_wide_openings_only(rig: Rig) -> None:
+    _, face = drawn()
+    (x, y), iod = face.mouth.astype(int), face.iod
+
+    def pale(jaw: float) -> int:
+        """Pixels between the lips with hardly any colour that are not dark."""
+        shown = frame(rig, jaw=jaw)[y - 4 : y + int(0.12 * iod), x - 20 : x + 21].astype(int)
+        return int(np.count_nonzero((shown[..., 0] - shown[..., 2] < 40) & (shown[..., 1] > 90)))
+
+    assert [pale(jaw) for jaw in (0, 8, 14, 20)] == [0, 0, 0, 0]
+    assert pale(50) > 20
+
+
+@pytest.mark.parametrize("units", [3, 7])
+def test_a_lowered_lid_keeps_its_arch(rig: Rig, units: int) -> None:
+    picture, face = drawn()
+    change = np.abs(frame(rig, lid_a=units, lid_b=units).astype(int) - picture).max(axis=-1)
+    for x, y in face.pupils.astype(int):
+        box = change[y - 20 : y + 20, x - 16 : x + 17] > 12
+        edge = 40 - box[::-1].argmax(axis=0)  # the lowest row that the lid covers
+        middle, sides = edge[14:19].mean(), np.concatenate([edge[:4], edge[-4:]]).mean()
+        assert middle < sides - 2.3
 
 
 def test_lower_lip_meets_upper_teeth_of_a_toothed_source() -> None:

@@ -115,8 +115,9 @@ def test_any_length_comes_out_whole(frames: int) -> None:
     motion = torch.cat(pieces, dim=1)
     assert motion.shape == (1, frames, 70)
     assert len(starts) == num_windows(frames, 80, 16)
-    error = motion[0] - torch.arange(float(frames))[:, None]
-    assert error.abs().max() <= 0.51  # half a frame, where smoothing meets an end
+    error = (motion[0] - torch.arange(float(frames))[:, None]).abs()
+    assert error[:, :63].max() < 1e-3
+    assert error[:, 63:].max() <= 0.76  # two smoothings meet the end of a very short clip
 
 
 def test_smoothing_fading_and_lips() -> None:

@@ -28,7 +28,8 @@ def write_features(root: Path, clips: int = 6, frames: int = 120) -> Path:
     root.mkdir(exist_ok=True)
     rows = []
     for k in range(clips):
-        loud = torch.rand(frames, generator=generator)
+        phase = 6.3 * torch.rand(1, generator=generator)
+        loud = 0.5 + 0.5 * torch.sin(phase + torch.arange(frames) * (0.2 + 0.02 * k))
         articulators = torch.zeros(frames, 8)
         articulators[1:, 0] = 50 * loud[1:]
         motion = torch.zeros(frames, MOTION_DIM)
