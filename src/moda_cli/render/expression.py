@@ -240,7 +240,7 @@ def _upper_fields(x: Floats, y: Floats, seam: Seam) -> dict[str, tuple[Floats, F
     lids = [bump(x, y, (side * 0.5, -0.10), 0.17, 0.07) for side in (-1, 1)]
     return {
         **_shared_fields(x, y, seam),
-        "upper_wide": (zero, -fade * _arch(t, 2.0, 1.15)),
+        "upper_wide": (zero, -fade * _arch(t / _opened(seam), 2.0, 1.15)),
         "upper_round": (zero, -fade * _arch(t / 0.72, 2.2, 1.15)),
         "pout": (zero, -0.022 * _swell(above) * _arch(t / 0.85, 2.0, 1.2)),
         "brow_up": (zero, -brows[0] - brows[1]),
@@ -265,7 +265,7 @@ def _lower_fields(x: Floats, y: Floats, seam: Seam) -> dict[str, tuple[Floats, F
     t = (x - seam.x) / seam.half_width
     return {
         **_shared_fields(x, y, seam),
-        "lower_wide": (zero, drop(1.0, 2.2, 1.3)),
+        "lower_wide": (zero, drop(_opened(seam), 2.2, 1.3)),
         "lower_round": (zero, drop(0.72, 2.6, 1.25)),
         "press": (
             zero,
@@ -275,6 +275,11 @@ def _lower_fields(x: Floats, y: Floats, seam: Seam) -> dict[str, tuple[Floats, F
         ),
         "pout": (zero, 0.022 * _swell(below) * _arch(t / 0.85, 2.0, 1.2)),
     }
+
+
+def _opened(seam: Seam) -> float:
+    """Share of the mouth's width that opens: below shown teeth, only between the steep corners."""
+    return 0.66 if seam.teeth else 1.0
 
 
 def _arch(t: Floats, flat: float, power: float) -> Floats:

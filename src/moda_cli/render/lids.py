@@ -11,6 +11,8 @@ from moda_cli.landmarks import FaceLandmarks
 from moda_cli.render.arrays import LUMA, Floats, floats, sample, smoothstep
 
 _HALF_WIDTH, _ABOVE, _BELOW = 0.36, 0.24, 0.26  # of the painted box round a pupil, IOD
+_FLATTER = 0.75  # depth of the closed lash line as a share of the lower lid's
+_MARGIN = 0.006  # below the lower lid, IOD, that a closed eye covers
 _LASH = np.linspace(-0.075, 0.075, 61, dtype=np.float32)  # across the lash line, IOD
 
 
@@ -66,13 +68,17 @@ class Eyelid:
         unrolled = _unrolled(picture, face, centre)
         u = (local[..., 0] - shape[0]) / shape[1]
         self._u, self._v = u, local[..., 1]
-        self._top, self._bottom = _almond(u, shape)
+        self._top, bottom = _almond(u, shape)
+        self._floor = bottom + np.float32(_MARGIN)
+        base = shape[2] + shape[3] * shape[1] * u
+        self._closed = base + np.float32(_FLATTER) * (self._floor - base)
         self._roof = self._top - np.float32(lashes)
         skin = _skin_behind(unrolled, shape, lashes)
         cheek = _unrolled(picture, face, centre + np.array([0, 0.45]))
-        grain = np.clip(cheek - cv2.GaussianBlur(cheek, (0, 0), 2.5), -7, 7)
+        grain = np.clip(cheek - cv2.GaussianBlur(cheek, (0, 0), 2.5), -11, 11)
         self._skin = _sampled(skin + grain, local[..., 0], local[..., 1])
         self._lash = _lash_line(unrolled, skin, shape)
+        self._bow = np.sqrt(np.maximum(1 - u * u, 0))
         self._taper = 1 - smoothstep((np.abs(u) - 1.0) / np.float32(0.28))
 
     def paint(self, picture: NDArray[np.uint8], closure: float) -> None:
@@ -80,22 +86,41 @@ class Eyelid:
         x0, y0, x1, y1 = self.rect
         if self._empty or closure <= 0:
             return
-        c = np.float32(closure)
-        edge = self._top + c * (self._bottom + 0.006 - self._top)
+        c, v = np.float32(closure), self._v
+        edge, rise = self._edge(c), smoothstep(floats((c - 0.6) / 0.4))
         onset = np.float32(min(closure / 0.15, 1.0))
         feather = np.float32(max(0.008, 1.2 * float(self._pixel)))
-        cover = smoothstep((edge - self._v) / (2 * feather) + 0.5)
-        cover *= smoothstep((self._v - self._roof) / np.float32(0.03) + 0.5) * self._taper * onset
-        across = (self._v - edge - _LASH[0]) / (_LASH[1] - _LASH[0])
+        soft = np.clip(self._roof + np.float32(_ABOVE), 0.01, 0.025 + 0.06 * c)  # inside the box
+        upper = smoothstep((edge - v) / (2 * feather) + 0.5)
+        upper *= smoothstep((v - self._roof + soft) / (soft + np.float32(0.015))) * onset
+        low = self._floor + rise * (self._closed - self._floor)
+        lower = smoothstep((v - low) / (2 * feather) + 0.5)
+        lower *= np.minimum(3 * rise, 1.5 * self._bow).clip(0, 1)
+        lower *= 1 - smoothstep((v - self._floor - np.float32(0.012)) / np.float32(0.03))
+        cover = np.minimum(upper + lower, 1) * self._taper
+        across = (v - edge - _LASH[0]) / (_LASH[1] - _LASH[0])
         along = (self._u + 1.3) * np.float32((self._lash.shape[1] - 1) / 2.6)
         ratio = sample(self._lash, np.dstack([along, across]), outside=1)
-        depth = np.clip((self._v - self._roof) / np.maximum(self._bottom - self._roof, 0.02), 0, 1)
-        bulge = 1 + 0.05 * c * np.sin(3 * np.pi * depth**1.5) * np.maximum(1 - self._u**2, 0)
-        skin = self._skin * bulge[..., None]
+        depth = np.clip((v - self._roof) / np.maximum(edge - self._roof, 0.02), 0, 1)
+        crease, lid = (1 - depth) ** 2, depth * depth
+        relief = 0.035 - 0.075 * crease * crease - 0.145 * lid * lid
+        relief *= np.exp(-np.maximum(v - edge, 0) / np.float32(0.02)) * np.minimum(1.6 * c, 1)
+        skin = self._skin * (1 + relief * self._bow)[..., None]
         out = self._source + (skin - self._source) * cover[..., None]
         lash = 1 + (ratio - 1) * (self._taper * onset)
         out *= lash[..., None]
         picture[y0:y1, x0:x1] = np.rint(out).clip(0, 255).astype(np.uint8)
+
+    def _edge(self, c: np.float32) -> Floats:
+        """The moving lid's edge, y in IOD: it keeps its arch until it settles on the closed line.
+
+        Straight interpolation would cut the iris with a flat line half way.
+        """
+        straight = self._top + c * (self._closed - self._top)
+        reach = (self._closed - self._top).max()
+        lowered, rest = self._top + c * reach, self._closed
+        arched = 0.5 * (lowered + rest - np.sqrt((lowered - rest) ** 2 + np.float32(0.015) ** 2))
+        return floats(straight + 0.65 * (1 - c**3) * self._bow * (arched - straight))
 
 
 def _unrolled(

@@ -48,9 +48,10 @@ class Mouth:
         below, above = y - edge[..., 0], edge[..., 1] - y
         gap = edge[..., 1] - edge[..., 0]
         pixel = np.float32(self._per_px(x, y))
-        feather = 1.3 * pixel
+        feather = 1.5 * pixel
         alpha = np.clip(below / feather + 0.5, 0, 1) * np.clip(above / feather + 0.5, 0, 1)
-        alpha *= np.clip(gap / (2.0 * pixel), 0, 1)
+        fine = 0.05 if self._seam.teeth else 0.022
+        alpha *= smoothstep(gap / np.maximum(2.5 * pixel, np.float32(fine)))
         if self._seam.teeth:
             self._close(frame, y - edge[..., 1], gap)
         if not alpha.any():
@@ -67,14 +68,15 @@ class Mouth:
         teeth = self._sampled(self._upper, x, y)
         teeth[..., :3] *= (0.40 + 0.60 * smoothstep((below + 0.006) / np.float32(0.055)))[..., None]
         teeth[..., :3] *= (0.40 + 0.60 * smoothstep(gap / np.float32(0.13)))[..., None]
+        teeth[..., 3] *= smoothstep((gap - np.float32(0.05)) / np.float32(0.06))
         colour = _over(colour, teeth, np.float32(1 - 0.45 * narrow))
         edge_distance = above * 0.7 if self._seam.teeth else np.minimum(below, above * 0.7)
         rim = np.exp(-edge_distance.clip(0) / np.float32(0.012))
         small = 1 - smoothstep(gap / np.float32(0.07))
         t = np.abs(x - self._seam.x) / np.float32(self._seam.half_width)
         corner = smoothstep((t - 0.65) / np.float32(0.35))
-        mix = np.maximum(np.maximum(0.75 * small, 0.6 * rim), 0.45 * corner)[..., None]
-        colour += (self._lips * np.float32(0.45) - colour) * mix
+        mix = np.maximum(np.maximum(0.75 * small, 0.6 * rim), 0.75 * corner)[..., None]
+        colour += (self._lips * np.float32(0.40) - colour) * mix
         alpha = alpha[..., None]
         frame[:] = np.rint(frame + (colour - frame) * alpha).clip(0, 255).astype(np.uint8)
 

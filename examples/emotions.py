@@ -1,0 +1,34 @@
+"""Every emotion on the same speech, one frame each: `python examples/emotions.py OUT.jpg`."""
+
+import sys
+from pathlib import Path
+
+import torch
+
+from moda_cli import figures, media
+from moda_cli.config import EMOTIONS, SamplerConfig
+from moda_cli.features.face import choose_face, find_faces
+from moda_cli.pipeline import Pipeline, sample_motion
+from moda_cli.render.rig import Rig
+
+HERE = Path(__file__).parent
+MOMENT = 60  # frame shown: an open vowel of the example's speech
+
+
+def main() -> None:
+    """Sample the motion of each class with one seed and render one frame of it."""
+    model = Pipeline.load("mini", "cpu").model
+    picture = media.read_image(HERE / "portrait.png")
+    wave = media.read_audio(HERE / "speech.wav")
+    rig = Rig(picture, choose_face(find_faces(picture), "largest"), model.stats.neutral)
+    shots = []
+    for label in range(len(EMOTIONS) - 1):
+        motion = torch.cat(list(sample_motion(model, wave, [(0.0, label)], SamplerConfig())))
+        (frame,) = rig.render(motion[MOMENT : MOMENT + 1])
+        shots.append(frame[90:440, 81:431])
+    sheet = figures.contact_sheet(shots, 4, EMOTIONS[:-1])
+    media.write_image(Path(sys.argv[1]), sheet)
+
+
+if __name__ == "__main__":
+    main()
