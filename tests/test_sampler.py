@@ -1,6 +1,7 @@
 """The window sampler against the released one, and its properties."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from by_rule import GOLDEN, SMALL, mmdit_by_rule
-from moda_cli.config import SamplerConfig
+from moda_cli.config import ModelConfig, SamplerConfig
 from moda_cli.generator import guided_velocity
 from moda_cli.motion import LIP_KEYPOINTS
 from moda_cli.sampler import (
@@ -53,7 +54,7 @@ def network():
 def test_windows_give_the_released_motion(name, golden, cases, network) -> None:
     case = cases[name]
     frames = case["frames"]
-    terms = guidance_terms(SamplerConfig(guidance=case["cfg_scale"]), 1.0)
+    terms = guidance_terms(SamplerConfig(guidance=case["cfg_scale"]), SMALL)
     audio = pad(golden["in.audio"][:frames], (0, 0, 0, 0, 0, 80))
     label = {case["emo"]: torch.ones(80)}
 
@@ -138,7 +139,12 @@ def test_smoothing_fading_and_lips() -> None:
 
 
 def evaluate(
-    config: SamplerConfig, full: float, audio: float, emotion: float, null: float
+    config: SamplerConfig,
+    full: float,
+    audio: float,
+    emotion: float,
+    null: float,
+    model: ModelConfig = SMALL,
 ) -> float:
     values = {
         (True, True): full,
@@ -146,7 +152,7 @@ def evaluate(
         (True, False): emotion,
         (False, False): null,
     }
-    return sum(t.weight * values[t.audio, t.emotion] for t in guidance_terms(config, 1.2))
+    return sum(t.weight * values[t.audio, t.emotion] for t in guidance_terms(config, model))
 
 
 def test_guidance_forms() -> None:
@@ -158,6 +164,12 @@ def test_guidance_forms() -> None:
     assert each == pytest.approx(2 + 2 * (2 - 1) + 0.5 * (2 - 0.5))
     one = evaluate(SamplerConfig(emotion_scale=2.0), 2.0, 1.0, 0.5, 9)
     assert one == pytest.approx(2 + (2 - 0.5))
+    stored = replace(SMALL, guidance=None, audio_scale=3.0)
+    assert evaluate(SamplerConfig(), 2.0, 1.0, 0.5, 9, stored) == pytest.approx(2 + 2 * (2 - 1))
+    both = evaluate(SamplerConfig(emotion_scale=2.0), 2.0, 1.0, 0.5, 9, stored)
+    assert both == pytest.approx(2 + 2 * (2 - 1) + (2 - 0.5))
+    asked = evaluate(SamplerConfig(guidance=1.5), 2.0, 5.0, 7.0, 1.0, stored)
+    assert asked == pytest.approx(1 + 1.5 * (2 - 1))
 
 
 def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
@@ -167,7 +179,7 @@ def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
     ones = torch.ones(80)
 
     def evaluations(config: SamplerConfig, emotions: dict[int, Tensor]) -> int:
-        terms = guidance_terms(config, 1.2)
+        terms = guidance_terms(config, SMALL)
         prev = golden["in.prev_motion"]
         velocity = guided_velocity(network, terms, audio, emotions, golden["in.kp"], prev)
         with torch.inference_mode():
@@ -186,7 +198,7 @@ def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
 def test_a_timeline_changes_the_motion_only_where_its_class_rules(network, golden) -> None:
     audio, z = golden["in.audio"][None, :80], golden["in.noise"][0]
     half = torch.cat((torch.ones(40), torch.zeros(40)))
-    terms = guidance_terms(SamplerConfig(guidance=1.0), 1.0)
+    terms = guidance_terms(SamplerConfig(guidance=1.0), SMALL)
 
     def velocity(emotions: dict[int, Tensor]) -> Tensor:
         args = (golden["in.kp"], golden["in.prev_motion"])

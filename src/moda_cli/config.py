@@ -32,17 +32,26 @@ class ModelConfig:
     single_stream_depth: int = 12
     window: int = 80  # frames generated at once
     overlap: int = 16  # frames shared by neighbouring windows
-    guidance: float = 1.2  # the joint guidance this model was tuned with
+    # How this model is sampled unless asked otherwise: joint guidance, or a scale for the audio.
+    guidance: float | None = 1.2
+    audio_scale: float | None = None
+    # Initial noise of the mouth's and the lids' channels: less for surer lips, more for blinks.
+    lip_noise: float = 1.0
+    lid_noise: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class SamplerConfig:
-    """How motion is drawn. Guidance is joint unless a per-condition scale is given (decision 9)."""
+    """How motion is drawn. Guidance is joint unless a per-condition scale is given.
+
+    Without any of the three the model's own is taken; beside another scale an absent one is the
+    model's, or 1 where it has none.
+    """
 
     steps: int = 10
-    guidance: float | None = None  # v_null + S (v_full - v_null); None: the model's own
-    audio_scale: float | None = None  # Eq. 8, 1 is off
-    emotion_scale: float | None = None  # Eq. 8, 1 is off
+    guidance: float | None = None  # v_null + S (v_full - v_null), the release's form
+    audio_scale: float | None = None  # paper Eq. 8, 1 is off
+    emotion_scale: float | None = None  # paper Eq. 8, 1 is off
     seed: int = 42
 
 
@@ -75,6 +84,10 @@ MINI = ModelConfig(
     four_stream_depth=1,
     two_stream_depth=1,
     single_stream_depth=2,
+    guidance=None,
+    audio_scale=2.0,
+    lip_noise=0.5,
+    lid_noise=1.15,
 )
 
 

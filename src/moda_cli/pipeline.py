@@ -34,6 +34,8 @@ from moda_cli.landmarks import FaceLandmarks
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
+    LID_CHANNELS,
+    MOUTH_CHANNELS,
     POSE,
     decode,
     encode,
@@ -127,7 +129,14 @@ def sample_motion(
     shape, device = model.network.config, model.device
     mel = log_mel(wave)
     noise = torch.Generator().manual_seed(config.seed)
-    terms = guidance_terms(config, shape.guidance)
+    terms = guidance_terms(config, shape)
+    temperature = torch.ones(shape.motion_dim)
+    temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
+    temperature[list(LID_CHANNELS)] = shape.lid_noise
+
+    def draw_noise() -> Tensor:
+        drawn = torch.randn(1, shape.window, shape.motion_dim, generator=noise)
+        return (temperature * drawn).to(device)
 
     def velocity_at(start: int, prev: Tensor) -> Velocity:
         audio = window_features(mel, start, shape.window)[None].to(device)
@@ -140,7 +149,7 @@ def sample_motion(
         len(mel),
         model.stats.normalise(model.stats.neutral)[None, None].to(device),
         euler_sigmas(config.steps),
-        lambda: torch.randn(1, shape.window, shape.motion_dim, generator=noise).to(device),
+        draw_noise,
         overlap=shape.overlap,
         on_step=on_step,
     )
@@ -153,13 +162,19 @@ def sample_motion(
 
 
 def prefetch(items: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The same items, each made in a thread while the one before is used."""
+    """The same items, each made in a thread while the one before is used; the first begins now."""
     iterator = iter(items)
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        ahead = pool.submit(next, iterator, None)
-        while (item := ahead.result()) is not None:
-            ahead = pool.submit(next, iterator, None)
-            yield item
+    pool = ThreadPoolExecutor(max_workers=1)
+    first = pool.submit(next, iterator, None)
+
+    def rest() -> Iterator[Tensor]:
+        ahead = first
+        with pool:
+            while (item := ahead.result()) is not None:
+                ahead = pool.submit(next, iterator, None)
+                yield item
+
+    return rest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,11 +226,6 @@ class Pipeline:
         check_outputs(clip)
         given = load_motion(clip.motion) if clip.motion else None
         wave = media.read_audio(clip.audio)
-        picture = media.read_image(clip.portrait, clip.background)
-        face = find_face(picture, clip)
-        if mouth_gap(picture, face) > OPEN_MOUTH:
-            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
-        picture, face = frame_portrait(picture, face, clip.render)
         motion, neutral = given or (None, self.model.stats.neutral)
         length = num_frames(len(wave)) if motion is None else len(motion)
 
@@ -231,6 +241,12 @@ class Pipeline:
                 kept.append(edit_motion(piece, neutral, clip.render))
                 yield kept[-1]
 
+        ahead = prefetch(pieces())  # while the portrait is looked at
+        picture = media.read_image(clip.portrait, clip.background)
+        face = find_face(picture, clip)
+        if mouth_gap(picture, face) > OPEN_MOUTH:
+            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+        picture, face = frame_portrait(picture, face, clip.render)
         total = math.ceil(length * clip.render.fps / FPS)
         shown = {round((k + 0.5) * total / PREVIEW_FRAMES - 0.5) for k in range(PREVIEW_FRAMES)}
         shots: list[Picture] = []
@@ -238,7 +254,7 @@ class Pipeline:
 
         def frames() -> Iterator[Picture]:
             done = 0
-            for piece in resample(prefetch(pieces()), clip.render.fps):
+            for piece in resample(ahead, clip.render.fps):
                 for frame in rig.render(piece):
                     if clip.preview and done in shown:
                         shots.append(frame)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from moda_cli.config import SamplerConfig
+from moda_cli.config import ModelConfig, SamplerConfig
 
 POSE_CHANNELS = slice(63, 70)  # what the release smooths: scale, translation, angles
 
@@ -44,18 +44,26 @@ class Term:
     emotion: bool = True
 
 
-def guidance_terms(config: SamplerConfig, default: float) -> list[Term]:
+def guidance_terms(config: SamplerConfig, model: ModelConfig) -> list[Term]:
     """The velocity as a weighted sum of network evaluations; the weights sum to 1.
 
-    Joint, as the release: v_null + S (v_full - v_null), S = config.guidance or `default`. With a
-    per-condition scale, paper Eq. 8: v_full + (a - 1)(v_full - v_no_audio) + (e - 1)(v_full -
-    v_no_emotion).
+    Joint, as the release: v_null + S (v_full - v_null). With a per-condition scale, paper Eq. 8:
+    v_full + (a - 1)(v_full - v_no_audio) + (e - 1)(v_full - v_no_emotion). What `config` leaves
+    open is the model's.
     """
-    if config.audio_scale is None and config.emotion_scale is None:
-        scale = default if config.guidance is None else config.guidance
-        return [Term(1 - scale, audio=False, emotion=False), Term(scale)]
-    audio = 1.0 if config.audio_scale is None else config.audio_scale
-    emotion = 1.0 if config.emotion_scale is None else config.emotion_scale
+    scales = (config.audio_scale, config.emotion_scale)
+    joint = config.guidance
+    if joint is None and scales == (None, None):
+        joint = model.guidance
+    if joint is not None:
+        return [Term(1 - joint, audio=False, emotion=False), Term(joint)]
+    audio, emotion = (
+        next(scale for scale in candidates if scale is not None)
+        for candidates in (
+            (config.audio_scale, model.audio_scale, 1.0),
+            (config.emotion_scale, 1.0),
+        )
+    )
     return [
         Term(1 - audio, audio=False),
         Term(1 - emotion, emotion=False),

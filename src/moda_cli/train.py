@@ -83,7 +83,7 @@ def lip_correlation(model: MotionGenerator, batch: Batch, seed: int) -> dict[str
     """Correlation of sampled with true articulators over a batch, and their spread's ratio."""
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(batch.motion.shape, generator=generator)
-    terms = guidance_terms(SamplerConfig(guidance=1.0), 1.0)
+    terms = guidance_terms(SamplerConfig(guidance=1.0), model.network.config)
     everywhere = torch.ones(batch.motion.shape[1])
     sampled = torch.empty_like(noise)
     for label in batch.emotion.unique().tolist():
