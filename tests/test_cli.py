@@ -275,4 +275,5 @@ def test_help_lists_only_what_works() -> None:
     assert "generate" in result.stdout
     for unfinished in ("extract", "train", "eval", "download"):
         assert unfinished not in result.stdout
+    assert CliRunner().invoke(app, []).stdout == result.stdout
     assert CliRunner().invoke(app, ["--version"]).stdout.startswith("moda ")

@@ -54,7 +54,7 @@ def _report(message: str, hint: str, code: int, error: BaseException) -> int:
 app = typer.Typer(
     cls=ErrorBoundary,
     add_completion=False,
-    no_args_is_help=True,
+    invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -68,11 +68,14 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def moda(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """One portrait and one speech recording in, a talking-head video out."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
 
 
 @contextmanager
