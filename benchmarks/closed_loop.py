@@ -307,6 +307,8 @@ def measure(bench: Bench, portraits: Sequence[Path], blinkers: int, out: Path) -
             row |= {f"{sound.name}_sd": float(np.nanstd(change))}
         if long.name in clips:
             row |= blink_figures(clips[long.name], tracks[long.name])
+            plain = lip_figures([clips[long.name]], [tracks[long.name]], [long])
+            row |= {f"plain_{name}": plain[name] for name in ("closed", "margin", "dprime")}
         first = clips[names[0]]
         row |= bench.before_encoding(portrait, first.video.with_suffix(".safetensors"))
         rows[portrait.stem] = row

@@ -35,9 +35,7 @@ class ModelConfig:
     # How this model is sampled unless asked otherwise: joint guidance, or a scale for the audio.
     guidance: float | None = 1.2
     audio_scale: float | None = None
-    # Initial noise of the mouth's and the lids' channels: less for surer lips, more for blinks.
-    lip_noise: float = 1.0
-    lid_noise: float = 1.0
+    lip_noise: float = 1.0  # of the mouth channels' initial noise: less gives surer lips
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +83,8 @@ MINI = ModelConfig(
     two_stream_depth=1,
     single_stream_depth=2,
     guidance=None,
-    audio_scale=2.0,
+    audio_scale=4.0,
     lip_noise=0.5,
-    lid_noise=1.15,
 )
 
 

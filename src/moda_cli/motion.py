@@ -20,7 +20,6 @@ SCALE = slice(63, 64)
 TRANSLATION = slice(64, 67)
 POSE = slice(67, 70)  # pitch, yaw, roll in degrees
 LIP_KEYPOINTS = (6, 12, 14, 17, 19, 20)
-LID_CHANNELS = tuple(3 * keypoint + 1 for keypoint in (11, 13, 15, 16))
 MOUTH_CHANNELS = tuple(3 * k + axis for k in (3, 7, *LIP_KEYPOINTS) for axis in range(3))
 EPS = 1e-5  # added to every standard deviation, as the release does
 

@@ -34,7 +34,6 @@ from moda_cli.landmarks import FaceLandmarks
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
-    LID_CHANNELS,
     MOUTH_CHANNELS,
     POSE,
     decode,
@@ -132,7 +131,6 @@ def sample_motion(
     terms = guidance_terms(config, shape)
     temperature = torch.ones(shape.motion_dim)
     temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
-    temperature[list(LID_CHANNELS)] = shape.lid_noise
 
     def draw_noise() -> Tensor:
         drawn = torch.randn(1, shape.window, shape.motion_dim, generator=noise)

@@ -19,8 +19,8 @@ UNITS = {
     "spread": 0.0042,  # each corner of the mouth outward
     "round": 1 / 12,  # share of full rounding
     "smile": 0.09,  # corners up
-    "lid_a": 1 / 14,  # share of closure, eye on the picture's left; negative opens wider
-    "lid_b": 1 / 14,
+    "lid_a": 1 / 12.5,  # share of closure, eye on the picture's left; negative opens wider
+    "lid_b": 1 / 12.5,
     "brow_up": 0.006,
     "brow_frown": 0.006,  # inner brows down and together, when negative
 }
