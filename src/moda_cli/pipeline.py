@@ -44,7 +44,6 @@ from moda_cli.motion import (
 )
 from moda_cli.render.rig import Rig
 from moda_cli.sampler import (
-    OnStep,
     Velocity,
     euler_sigmas,
     guidance_terms,
@@ -118,7 +117,6 @@ def sample_motion(
     wave: NDArray[np.float32],
     timeline: Timeline,
     config: SamplerConfig,
-    on_step: OnStep | None = None,
 ) -> Iterator[Tensor]:
     """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
 
@@ -149,7 +147,6 @@ def sample_motion(
         euler_sigmas(config.steps),
         draw_noise,
         overlap=shape.overlap,
-        on_step=on_step,
     )
     done = 0
     for z in pieces:

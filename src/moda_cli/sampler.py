@@ -15,7 +15,6 @@ from moda_cli.config import ModelConfig, SamplerConfig
 POSE_CHANNELS = slice(63, 70)  # what the release smooths: scale, translation, angles
 
 Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - motion, shaped like z
-OnStep = Callable[[int], None]
 
 
 def euler_sigmas(steps: int) -> list[float]:
@@ -24,14 +23,10 @@ def euler_sigmas(steps: int) -> list[float]:
 
 
 @torch.inference_mode()
-def sample_euler(
-    velocity: Velocity, z: Tensor, sigmas: Sequence[float], on_step: OnStep | None = None
-) -> Tensor:
+def sample_euler(velocity: Velocity, z: Tensor, sigmas: Sequence[float]) -> Tensor:
     """Integrate dz/dsigma = velocity(z, sigma). z: (B, T, 70) noise in, normalised motion out."""
-    for done, (sigma, sigma_next) in enumerate(pairwise(sigmas), start=1):
+    for sigma, sigma_next in pairwise(sigmas):
         z = z + (sigma_next - sigma) * velocity(z, sigma)
-        if on_step:
-            on_step(done)
     return z
 
 
@@ -88,11 +83,6 @@ def cross_fade(old: Tensor, new: Tensor) -> Tensor:
     return (1 - weight) * old + weight * new
 
 
-def num_windows(num_frames: int, window: int, overlap: int) -> int:
-    """Windows that cover `num_frames`, each `window - overlap` after the one before."""
-    return 1 + max(0, -((num_frames - window) // -(window - overlap)))
-
-
 @torch.inference_mode()
 def sample_windows(
     velocity_at: Callable[[int, Tensor], Velocity],
@@ -102,7 +92,6 @@ def sample_windows(
     draw_noise: Callable[[], Tensor],
     *,
     overlap: int = 16,
-    on_step: OnStep | None = None,
 ) -> Iterator[Tensor]:
     """Yield normalised motion (B, n, 70), n summing to `num_frames`, as soon as it is final.
 
@@ -111,7 +100,7 @@ def sample_windows(
     release: pose smoothing per window, the next window's `prev` is the smoothed frame just before
     it, overlaps cross-fade, and the whole clip's pose is smoothed again (one frame late here).
     """
-    start, done, total = 0, 0, 0
+    start, done = 0, 0
     fading: Tensor | None = None  # the end of the last window, to be blended with the next
     waiting = prev[:, :0]  # blended frames that still wait for a neighbour to be smoothed with
     context = 0  # frames of `waiting` already yielded
@@ -132,9 +121,6 @@ def sample_windows(
         yield ready
         done += ready.shape[1]
         waiting, context = waiting[:, -2:], 1
-        total += 1
-        if on_step:
-            on_step(total)
 
 
 def modulate_lips(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
