@@ -19,9 +19,9 @@ from torch import Tensor
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
 from moda_cli.emotion import parse_emotion
-from moda_cli.generator import MotionGenerator
+from moda_cli.generator import MotionGenerator, sample_motion
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
-from moda_cli.pipeline import Pipeline, sample_motion
+from moda_cli.pipeline import Pipeline
 
 Wave = NDArray[np.float32]
 Table = dict[str, dict[str, float]]  # row -> column -> value

@@ -8,7 +8,8 @@ import torch
 from moda_cli import figures, media
 from moda_cli.config import EMOTIONS, SamplerConfig
 from moda_cli.features.face import choose_face, find_faces
-from moda_cli.pipeline import Pipeline, sample_motion
+from moda_cli.generator import sample_motion
+from moda_cli.pipeline import Pipeline
 from moda_cli.render.rig import Rig
 
 HERE = Path(__file__).parent

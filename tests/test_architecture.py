@@ -13,9 +13,9 @@ BASE = {"pictures", "motion", "config", "errors", "landmarks", "emotion"}
 LEVELS = [  # a module may import from levels below its own, and from its own package
     BASE,
     STAGES,
-    {"generator", "data", "losses"},
+    {"generator", "data", "losses", "metrics"},
     {"pipeline"},
-    {"train"},
+    {"train", "evaluate", "batch", "extract", "measure"},
     {"cli"},
     {"__main__"},
 ]

@@ -11,7 +11,8 @@ from moda_cli.errors import WeightsError
 from moda_cli.model.attention import JointAttention
 from moda_cli.model.embed import rope_table, rotate, timestep_sinusoid
 from moda_cli.model.mmdit import MMDiT
-from moda_cli.weights import load_strict, motion_generator_state
+from moda_cli.weights.motion_generator import motion_generator_state
+from moda_cli.weights.state import load_strict
 
 
 def forward(network: MMDiT, golden: dict[str, Tensor]) -> Tensor:

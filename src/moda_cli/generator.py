@@ -1,21 +1,27 @@
-"""The motion generator: a trained MMDiT with its statistics, and its guided velocity."""
+"""The motion generator: a trained MMDiT with its statistics, and how it is sampled."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moda_cli.config import NO_EMOTION, ModelConfig
+from moda_cli.config import NO_EMOTION, ModelConfig, SamplerConfig
+from moda_cli.emotion import Timeline, emotion_shares
 from moda_cli.errors import WeightsError
+from moda_cli.features.audio import log_mel, window_features
 from moda_cli.model.mmdit import MMDiT
-from moda_cli.motion import Stats
-from moda_cli.sampler import Term, Velocity
-from moda_cli.weights import load_strict
+from moda_cli.motion import MOUTH_CHANNELS, Stats
+from moda_cli.sampler import Term, Velocity, euler_sigmas, guidance_terms, sample_windows
+from moda_cli.weights.state import load_strict
+
+EASE_IN = 10  # frames over which a clip leaves the source picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,3 +104,47 @@ def guided_velocity(
         return guided
 
     return velocity
+
+
+def sample_motion(
+    model: MotionGenerator,
+    wave: NDArray[np.float32],
+    timeline: Timeline,
+    config: SamplerConfig,
+) -> Iterator[Tensor]:
+    """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
+
+    Windows are causal: each hears the sound up to its own end. The first frame is the model's
+    neutral one, and the clip eases out of it.
+    """
+    shape, device = model.network.config, model.device
+    mel = log_mel(wave)
+    noise = torch.Generator().manual_seed(config.seed)
+    terms = guidance_terms(config, shape)
+    temperature = torch.ones(shape.motion_dim)
+    temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
+
+    def draw_noise() -> Tensor:
+        drawn = torch.randn(1, shape.window, shape.motion_dim, generator=noise)
+        return (temperature * drawn).to(device)
+
+    def velocity_at(start: int, prev: Tensor) -> Velocity:
+        audio = window_features(mel, start, shape.window)[None].to(device)
+        shares = emotion_shares(timeline, start, shape.window)
+        identity = model.stats.identity[None].to(device)
+        return guided_velocity(model.network, terms, audio, shares, identity, prev)
+
+    pieces = sample_windows(
+        velocity_at,
+        len(mel),
+        model.stats.normalise(model.stats.neutral)[None, None].to(device),
+        euler_sigmas(config.steps),
+        draw_noise,
+        overlap=shape.overlap,
+    )
+    done = 0
+    for z in pieces:
+        motion = model.stats.denormalise(z[0].cpu())
+        ease = (torch.arange(done, done + len(motion)) / EASE_IN).clamp(max=1)[:, None]
+        done += len(motion)
+        yield torch.lerp(model.stats.neutral, motion, ease * ease * (3 - 2 * ease))

@@ -15,26 +15,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli import __version__, figures, media
-from moda_cli.config import (
-    CROP_SIZE,
-    FPS,
-    MAX_SIDE,
-    ClipConfig,
-    RenderConfig,
-    SamplerConfig,
-)
-from moda_cli.emotion import Timeline, emotion_shares, parse_emotion
+from moda_cli.config import CROP_SIZE, FPS, MAX_SIDE, ClipConfig, RenderConfig
+from moda_cli.emotion import parse_emotion
 from moda_cli.errors import DeviceError, InputError, UsageError, WeightsError
 from moda_cli.features import face as faces
-from moda_cli.features.audio import log_mel, num_frames, window_features
+from moda_cli.features.audio import num_frames
 from moda_cli.features.crops import warp
 from moda_cli.features.lips import mouth_gap
-from moda_cli.generator import MotionGenerator, guided_velocity
+from moda_cli.generator import MotionGenerator, sample_motion
 from moda_cli.landmarks import FaceLandmarks
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
-    MOUTH_CHANNELS,
     POSE,
     decode,
     encode,
@@ -43,17 +35,10 @@ from moda_cli.motion import (
     save_motion,
 )
 from moda_cli.render.rig import Rig
-from moda_cli.sampler import (
-    Velocity,
-    euler_sigmas,
-    guidance_terms,
-    sample_windows,
-)
 
 log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "assets" / "mini"
-EASE_IN = 10  # frames over which a clip leaves the source picture
 PREVIEW_FRAMES = 12
 OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
 
@@ -110,50 +95,6 @@ def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor
     motion[:, EXPRESSION] = neutral[EXPRESSION] + config.expression_scale * expression
     motion[:, POSE] = neutral[POSE] + config.head_motion * (motion[:, POSE] - neutral[POSE])
     return motion
-
-
-def sample_motion(
-    model: MotionGenerator,
-    wave: NDArray[np.float32],
-    timeline: Timeline,
-    config: SamplerConfig,
-) -> Iterator[Tensor]:
-    """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
-
-    Windows are causal: each hears the sound up to its own end. The first frame is the model's
-    neutral one, and the clip eases out of it.
-    """
-    shape, device = model.network.config, model.device
-    mel = log_mel(wave)
-    noise = torch.Generator().manual_seed(config.seed)
-    terms = guidance_terms(config, shape)
-    temperature = torch.ones(shape.motion_dim)
-    temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
-
-    def draw_noise() -> Tensor:
-        drawn = torch.randn(1, shape.window, shape.motion_dim, generator=noise)
-        return (temperature * drawn).to(device)
-
-    def velocity_at(start: int, prev: Tensor) -> Velocity:
-        audio = window_features(mel, start, shape.window)[None].to(device)
-        shares = emotion_shares(timeline, start, shape.window)
-        identity = model.stats.identity[None].to(device)
-        return guided_velocity(model.network, terms, audio, shares, identity, prev)
-
-    pieces = sample_windows(
-        velocity_at,
-        len(mel),
-        model.stats.normalise(model.stats.neutral)[None, None].to(device),
-        euler_sigmas(config.steps),
-        draw_noise,
-        overlap=shape.overlap,
-    )
-    done = 0
-    for z in pieces:
-        motion = model.stats.denormalise(z[0].cpu())
-        ease = (torch.arange(done, done + len(motion)) / EASE_IN).clamp(max=1)[:, None]
-        done += len(motion)
-        yield torch.lerp(model.stats.neutral, motion, ease * ease * (3 - 2 * ease))
 
 
 def prefetch(items: Iterable[Tensor]) -> Iterator[Tensor]:

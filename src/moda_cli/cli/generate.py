@@ -1,10 +1,8 @@
-"""The command line: parse, call, print a path. No tensor in sight."""
+"""`moda generate`."""
 
 import json
-import logging
 import sys
 import time
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,70 +10,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from moda_cli import __version__
+from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.errors import InputError, ModaError, UsageError
-
-TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
-INTERRUPTED = 130
-
-
-class ErrorBoundary(TyperGroup):
-    """Turns every error a user can act on into one or two plain lines and an exit code."""
-
-    def main(self, *args: Any, **kwargs: Any) -> Any:
-        standalone = kwargs.pop("standalone_mode", True)
-        kwargs["standalone_mode"] = False
-        try:
-            code = super().main(*args, **kwargs)
-        except ModaError as error:
-            code = _report(str(error), error.hint, error.exit_code, error)
-        except TyperUsageError as error:  # type: ignore[misc]
-            command = error.ctx.command_path if getattr(error, "ctx", None) else "moda"
-            code = _report(error.format_message(), f"see `{command} --help`", 2, error)
-        except (KeyboardInterrupt, typer.Abort) as error:
-            code = _report("interrupted", "", INTERRUPTED, error)
-        if standalone:
-            sys.exit(code if isinstance(code, int) else 0)
-        return code
-
-
-def _report(message: str, hint: str, code: int, error: BaseException) -> int:
-    typer.echo(f"error: {message}", err=True)
-    if hint:
-        typer.echo(f"hint: {hint}", err=True)
-    if logging.getLogger("moda_cli").isEnabledFor(logging.DEBUG):
-        traceback.print_exception(error, file=sys.stderr)
-    return code
-
-
-app = typer.Typer(
-    cls=ErrorBoundary,
-    add_completion=False,
-    invoke_without_command=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-)
-
-
-def _version(show: bool) -> None:
-    if show:
-        typer.echo(f"moda {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def moda(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    """One portrait and one speech recording in, a talking-head video out."""
-    if context.invoked_subcommand is None:
-        typer.echo(context.get_help())
+from moda_cli.errors import InputError, UsageError
 
 
 @contextmanager
@@ -212,14 +150,12 @@ def generate(
         str, typer.Option(help="auto, mini (bundled), or a directory written by training.")
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")] = False,
-    verbose: Annotated[
-        int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for tracebacks.")
-    ] = 0,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Animate PORTRAIT so that it speaks AUDIO."""
-    _start_logging(quiet, verbose)
+    start_logging(quiet, verbose)
     if guidance is not None and (audio_scale is not None or emotion_scale is not None):
         raise UsageError(
             "--guidance cannot be combined with --audio-scale or --emotion-scale",
@@ -273,12 +209,3 @@ def _clip_path(output: Path, portrait: Path, audio: Path) -> Path:
         sound = "stdin" if str(audio) == "-" else audio.stem
         return output / f"{portrait.stem}_{sound}.mp4"
     return output
-
-
-def _start_logging(quiet: bool, verbose: int) -> None:
-    level = logging.ERROR if quiet else (logging.INFO, logging.DEBUG)[min(verbose, 2) // 2]
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(message)s"))
-    logger = logging.getLogger("moda_cli")
-    logger.handlers = [handler]
-    logger.setLevel(level)

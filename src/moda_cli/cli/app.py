@@ -1,0 +1,87 @@
+"""The `moda` application: its error boundary and what every command shares."""
+
+import logging
+import sys
+import traceback
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from moda_cli import __version__
+from moda_cli.errors import ModaError
+
+TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
+INTERRUPTED = 130
+
+
+class ErrorBoundary(TyperGroup):
+    """Turns every error a user can act on into one or two plain lines and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        standalone = kwargs.pop("standalone_mode", True)
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+        except ModaError as error:
+            code = _report(str(error), error.hint, error.exit_code, error)
+        except TyperUsageError as error:  # type: ignore[misc]
+            command = error.ctx.command_path if getattr(error, "ctx", None) else "moda"
+            code = _report(error.format_message(), f"see `{command} --help`", 2, error)
+        except (KeyboardInterrupt, typer.Abort) as error:
+            code = _report("interrupted", "", INTERRUPTED, error)
+        if standalone:
+            sys.exit(code if isinstance(code, int) else 0)
+        return code
+
+
+def _report(message: str, hint: str, code: int, error: BaseException) -> int:
+    typer.echo(f"error: {message}", err=True)
+    if hint:
+        typer.echo(f"hint: {hint}", err=True)
+    if logging.getLogger("moda_cli").isEnabledFor(logging.DEBUG):
+        traceback.print_exception(error, file=sys.stderr)
+    return code
+
+
+app = typer.Typer(
+    cls=ErrorBoundary,
+    add_completion=False,
+    invoke_without_command=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"moda {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def moda(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """One portrait and one speech recording in, a talking-head video out."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[
+    int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for tracebacks.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+def start_logging(quiet: bool, verbose: int) -> None:
+    level = logging.ERROR if quiet else (logging.INFO, logging.DEBUG)[min(verbose, 2) // 2]
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger = logging.getLogger("moda_cli")
+    logger.handlers = [handler]
+    logger.setLevel(level)
