@@ -12,7 +12,8 @@ EMOTIONS = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "
 EMOTION_ALIASES = {"happiness": "happy", "sadness": "sad", "angry": "anger"}
 NO_EMOTION = EMOTIONS.index("none")
 
-AudioKind = Literal["logmel", "hubert"]
+AudioKind = Literal["logmel", "hubert", "wav2vec2"]
+SourceKind = Literal["extracted", "constant"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,7 @@ class ModelConfig:
     audio: AudioKind = "hubert"
     audio_layers: int = 12
     audio_dim: int = 768
+    source: SourceKind = "extracted"  # identity and first frame: the portrait's, or the model's own
     hidden_dim: int = 768
     num_heads: int = 12
     mlp_ratio: int = 4
@@ -77,6 +79,7 @@ MINI = ModelConfig(
     audio="logmel",
     audio_layers=4,
     audio_dim=80,
+    source="constant",
     hidden_dim=128,
     num_heads=4,
     four_stream_depth=1,

@@ -86,6 +86,17 @@ def pack(motion: Motion) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """What the motion extractor says of a portrait.
+
+    motion: (70) physical, translation z 0, angles in degrees. kp_canonical: (21, 3).
+    """
+
+    motion: Tensor
+    kp_canonical: Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Stats:
     """What a model directory's `stats.json` holds; all float32.
 
