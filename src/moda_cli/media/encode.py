@@ -1,13 +1,11 @@
-"""Sound and video files: the only module that runs ffmpeg. Pictures are in `pictures`."""
+"""Frames and sound to a video file."""
 
 import os
 import queue
 import re
 import secrets
 import shutil
-import struct
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,24 +13,16 @@ from contextlib import suppress
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO
 
 import numpy as np
-from numpy.typing import NDArray
 
-from moda_cli.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.errors import InputError, UsageError
-from moda_cli.pictures import NOTICE, Picture, encode_image, read_image, whole_file, write_image
+from moda_cli.config import SAMPLE_RATE
+from moda_cli.errors import UsageError
+from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
+from moda_cli.media.sound import Wave
+from moda_cli.pictures import NOTICE, Picture, encode_image, whole_file
 
-__all__ = ["check_output", "read_audio", "read_image", "whole_file", "write_image", "write_video"]
-
-Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
 OnFrame = Callable[[int], None]  # frames done
-
-SOUND_HINT = "use WAV, FLAC, MP3, M4A, OGG, or a video with sound"
-
-# what libsndfile reads without guessing: WAV, FLAC, Ogg, AIFF, CAF, AU
-SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")
 
 # codec -> encoder and its settings, default and largest crf
 CODECS: dict[str, tuple[list[str], int, int]] = {
@@ -59,126 +49,6 @@ BT709 = [
 ]
 GIF_PALETTE_FRAMES = 50  # the palette is made from these, so that a GIF streams too
 QUEUE_FRAMES = 4
-
-
-def read_audio(path: Path) -> Wave:
-    """The sound in a file, or on standard input for `-`: channels averaged, 16 kHz, (N,) float32.
-
-    N is ceil(n 16000 / rate), as in the MoDA release. Raises InputError for what holds no sound,
-    less than one video frame of it, or values that are not finite.
-    """
-    if str(path) != "-":
-        return _read_sound(path, str(path))
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "sound"  # decoders seek
-        with copy.open("wb") as file:
-            shutil.copyfileobj(sys.stdin.buffer, file)
-        return _read_sound(copy, "standard input")
-
-
-def _read_sound(path: Path, name: str) -> Wave:
-    import soxr
-
-    if not path.is_file():
-        raise InputError(f"there is no file {name}", hint="check the path")
-    if path.stat().st_size == 0:
-        raise InputError(f"{name} is empty", hint=SOUND_HINT)
-    samples = bytearray()  # grows in place: an hour of sound is 230 MB
-    resampler, rate, count = None, SAMPLE_RATE, 0
-    for rate, block in _sound_blocks(path, name):
-        if not np.isfinite(block).all():
-            raise InputError(f"{name} holds samples that are not numbers", hint="export it again")
-        mono = block.mean(axis=1, dtype=np.float32)
-        count += len(mono)
-        if resampler is None:
-            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-        samples += (mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono)).tobytes()
-    if resampler is not None and rate != SAMPLE_RATE:
-        samples += resampler.resample_chunk(np.zeros(0, np.float32), last=True).tobytes()
-    length = -(-count * SAMPLE_RATE // rate)
-    if length < SAMPLES_PER_FRAME:
-        hint = "at least 40 ms of sound is needed"
-        raise InputError(f"{name} lasts {1000 * count // rate} ms", hint=hint)
-    del samples[4 * length :]
-    samples += bytes(4 * length - len(samples))
-    wave = np.frombuffer(samples, np.float32)
-    return wave.clip(-1, 1, out=wave)
-
-
-def _sound_blocks(path: Path, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Sample rate and samples (n, channels), block by block."""
-    import soundfile
-
-    try:
-        with path.open("rb") as start:
-            is_plain = start.read(4) in SOUNDFILE_MAGIC
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from None
-    try:
-        file = soundfile.SoundFile(path) if is_plain else None
-    except soundfile.LibsndfileError:
-        file = None
-    if file is None:
-        yield from _ffmpeg_blocks(path, name)
-        return
-    with file:
-        try:
-            for block in file.blocks(1 << 16, dtype="float32", always_2d=True):
-                yield file.samplerate, block
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{name} is damaged: {error}", hint="export it again") from None
-
-
-def _ffmpeg_blocks(path: Path, name: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """The same from the first sound track of any file that ffmpeg reads."""
-    # .au is the one streamable format whose header holds rate and channels but no length
-    output = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            [*_ffmpeg(), *_input(path), *output],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        header = process.stdout.read(24)
-        if len(header) < 24:
-            process.wait()
-            reason = _first_error(log)
-            if "matches no streams" in reason or "does not contain any stream" in reason:
-                raise InputError(f"{name} has no sound track", hint=SOUND_HINT)
-            raise InputError(f"cannot read {name} as sound: {reason}", hint=SOUND_HINT)
-        _, offset, _, _, rate, channels = struct.unpack(">6I", header)
-        process.stdout.read(offset - len(header))
-        while data := process.stdout.read(4 * channels << 16):
-            whole = len(data) - len(data) % (4 * channels)
-            block = np.frombuffer(data[:whole], ">f4").reshape(-1, channels)
-            yield rate, block.astype(np.float32)
-
-
-def _ffmpeg() -> list[str]:
-    import imageio_ffmpeg
-
-    try:
-        return [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-y"]
-    except RuntimeError:
-        hint = "install ffmpeg, or set IMAGEIO_FFMPEG_EXE to its path"
-        raise UsageError("ffmpeg was not found", hint=hint) from None
-
-
-def _input(path: Path) -> list[str]:
-    """A file named by the user: never an URL, nor a playlist that fetches one."""
-    return ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
-
-
-def _first_error(log: IO[bytes]) -> str:
-    """The line of ffmpeg's log that names the cause; the later ones follow from it."""
-    log.seek(0)
-    lines = (line.strip() for line in log.read().decode(errors="replace").splitlines())
-    errors = [line for line in lines if line and not line.startswith(("Svt[", "x265 ["))]
-    return re.sub(r"^(\[[^]]*\] ?)+", "", errors[0]) if errors else "ffmpeg failed"
 
 
 def check_output(path: Path, codec: str | None = None, crf: int | None = None) -> None:
@@ -242,7 +112,7 @@ def write_video(
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
               "-i", "pipe:0"]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder, whole_file(path) as temporary:
-        command = [*_ffmpeg(), *source]
+        command = [*ffmpeg(), *source]
         if codecs:
             if width % 2 or height % 2:
                 raise ValueError(f"frames of odd size {width}x{height}")
@@ -290,14 +160,14 @@ def _sound_arguments(audio: Path | Wave | None, encoder: list[str], folder: Path
     else:
         source = audio
     clock = "asetpts=N/SR/TB,aformat=channel_layouts=mono|stereo"
-    return [*_input(source), "-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
+    return [*file_input(source), "-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
 
 
 def _palette_arguments(
     head: list[Picture], source: list[str], palette: Path, path: Path
 ) -> list[str]:
     """Filters that draw with one palette made from the first frames."""
-    make = [*_ffmpeg(), *source, "-vf", "palettegen=stats_mode=full", "-update", "1", str(palette)]
+    make = [*ffmpeg(), *source, "-vf", "palettegen=stats_mode=full", "-update", "1", str(palette)]
     _run(make, head, path, None)
     dither = "[0:v][1:v]paletteuse=dither=bayer:bayer_scale=4:diff_mode=rectangle"
     return ["-i", str(palette), "-filter_complex", dither]
@@ -342,7 +212,7 @@ def _run(
             waiting.put(None)
             thread.join()
         if process.wait() != 0:
-            raise UsageError(f"cannot write {path}: {_first_error(log)}")
+            raise UsageError(f"cannot write {path}: {first_error(log)}")
     return count
 
 
