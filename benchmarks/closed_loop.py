@@ -35,8 +35,17 @@ from moda_cli.data.behaviour import CLOSED_LID
 from moda_cli.data.synthetic import TEST_VOICES
 from moda_cli.data.visemes import LABIAL, OPEN, Phone, lips
 from moda_cli.landmarks import FaceLandmarks
-from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode, load_motion, save_motion
-from moda_cli.pipeline import Pipeline, find_face, frame_portrait
+from moda_cli.motion import (
+    ARTICULATORS,
+    EXPRESSION,
+    POSE,
+    Recording,
+    decode,
+    load_motion,
+    save_motion,
+)
+from moda_cli.pipeline import Pipeline
+from moda_cli.portrait import find_face, frame_portrait
 from moda_cli.render.rig import Rig
 
 ROOT = Path(__file__).parents[1]
@@ -96,8 +105,8 @@ class Bench:
             render=RenderConfig(size=SIZE),
         )
         self.pipeline.generate(config)
-        whole, neutral = load_motion(made)
-        offset = (whole - neutral).double()
+        made_motion = load_motion(made)
+        offset = (made_motion.motion - made_motion.neutral).double()
         return Clip(video, decode(offset[:, EXPRESSION]).numpy(), offset[:, POSE].numpy())
 
     def track(self, files: Sequence[Path]) -> dict[str, Track]:
@@ -118,7 +127,8 @@ class Bench:
     def before_encoding(self, portrait: Path, motion: Path) -> dict[str, int]:
         """Largest difference from the source: of neutral motion, and at the picture's border."""
         picture, face = self.framed(portrait)
-        whole, neutral = load_motion(motion)
+        recording = load_motion(motion)
+        whole, neutral = recording.motion, recording.neutral
         rig = Rig(picture, face, neutral)
 
         def difference(frame: Picture) -> NDArray[np.uint8]:
@@ -280,7 +290,7 @@ def measure(bench: Bench, portraits: Sequence[Path], blinkers: int, out: Path) -
     spoken = [speak(voice, SENTENCES) for voice in TEST_VOICES]
     quiet, long = silences(), long_speech()
     perfect, truth = spoken[0]._replace(name="true"), bench.folder / "true.safetensors"
-    save_motion(truth, *true_motion(perfect), {})
+    save_motion(truth, Recording(*true_motion(perfect)), {})
     with ThreadPoolExecutor(1) as pool:
         waiting = []
         for seed, portrait in enumerate(portraits):

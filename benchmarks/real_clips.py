@@ -20,7 +20,7 @@ from moda_cli import figures, media
 from moda_cli.config import RenderConfig
 from moda_cli.features.face import choose_face, find_faces
 from moda_cli.motion import Motion, pack, pose_from_rotation
-from moda_cli.pipeline import frame_portrait
+from moda_cli.portrait import frame_portrait
 from moda_cli.render.rig import Rig
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "portrait.png"

@@ -71,7 +71,7 @@ def key_table(name: str) -> dict[str, list[int]]:
 def goldens(name: str) -> list[Any]:
     """Parameters of a test: the committed golden file, and the uncut one where it is at hand.
 
-    A committed file may be cut down (tests/golden/cut.py); the full set lies beside MODA_MEDIA.
+    A committed file may be cut down (tests/golden/cut_*.py); the full set lies beside MODA_MEDIA.
     """
     full = Path(os.environ.get("MODA_MEDIA", "")).parent / "golden" / name
     return [

@@ -13,9 +13,10 @@ BASE = {"pictures", "motion", "config", "errors", "landmarks", "emotion"}
 LEVELS = [  # a module may import from levels below its own, and from its own package
     BASE,
     STAGES,
-    {"generator", "data", "losses", "metrics"},
+    {"generator", "data", "losses", "metrics", "portrait", "alse"},
+    {"components"},
     {"pipeline"},
-    {"train", "evaluate", "batch", "extract", "measure"},
+    {"train", "evaluate", "report", "batch", "extract", "measure"},
     {"cli"},
     {"__main__"},
 ]

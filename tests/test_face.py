@@ -161,8 +161,9 @@ def test_choose_face() -> None:
     for which, index in chosen.items():
         assert choose_face(found, which) is faces[index]
     for which in ("0", "4"):
-        with pytest.raises(InputError, match=f"no face {which}: 3 found"):
+        with pytest.raises(InputError, match=f"no face {which}: 3 found") as absent:
             choose_face(found, which)
+        assert absent.value.hint.endswith("1 at 70,100, 2 at 240,100, 3 at 530,100")
     for which in ("middle", "-1", "1.5", ""):
         with pytest.raises(UsageError, match="no such face") as raised:
             choose_face(found, which)

@@ -15,6 +15,7 @@ from moda_cli.motion import (
     ARTICULATORS,
     DIRECTIONS,
     MOTION_DIM,
+    Recording,
     Stats,
     decode,
     encode,
@@ -114,11 +115,16 @@ def test_resampling_a_line_stays_on_it(frames: int, cut: int, fps: float) -> Non
 def test_motion_files(tmp_path: Path) -> None:
     motion, neutral = torch.randn(7, 70), torch.randn(70)
     path = tmp_path / "m.safetensors"
-    save_motion(path, motion, neutral, {"model": "mini", "seed": "1"})
-    assert all(map(torch.equal, load_motion(path), (motion, neutral)))
+    for absolute in (False, True):
+        save_motion(path, Recording(motion, neutral, absolute), {"model": "mini", "seed": "1"})
+        read = load_motion(path)
+        assert torch.equal(read.motion, motion)
+        assert torch.equal(read.neutral, neutral)
+        assert read.absolute == absolute
     foreign = tmp_path / "foreign.safetensors"
     save_file({"motion": motion}, foreign)
-    assert torch.equal(load_motion(foreign)[1], motion[0])
+    assert torch.equal(load_motion(foreign).neutral, motion[0])
+    assert not load_motion(foreign).absolute
 
 
 @pytest.mark.parametrize("broken", ["absent", "garbage", "shape", "empty", "nan"])

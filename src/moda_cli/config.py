@@ -119,6 +119,7 @@ class ClipConfig:
     plot: Path | None = None
     preview: Path | None = None
     show_landmarks: Path | None = None
+    save_crop: Path | None = None
     codec: str | None = None  # None: the container's usual one
     crf: int | None = None
     sound: bool = True

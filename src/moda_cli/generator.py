@@ -1,7 +1,7 @@
 """The motion generator: a trained MMDiT with its statistics, and how it is sampled."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,12 +16,24 @@ from moda_cli.config import NO_EMOTION, ModelConfig, SamplerConfig
 from moda_cli.emotion import Timeline, emotion_shares
 from moda_cli.errors import WeightsError
 from moda_cli.features.audio import log_mel, window_features
+from moda_cli.features.speech import ADDED, SpeechFeatures
 from moda_cli.model.mmdit import MMDiT
-from moda_cli.motion import MOUTH_CHANNELS, Stats
-from moda_cli.sampler import Term, Velocity, euler_sigmas, guidance_terms, sample_windows
+from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source, Stats
+from moda_cli.sampler import (
+    Term,
+    Velocity,
+    euler_sigmas,
+    guidance_terms,
+    modulate_lips,
+    sample_windows,
+)
 from moda_cli.weights.state import load_strict
 
 EASE_IN = 10  # frames over which a clip leaves the source picture
+SIZED = slice(63, 67)  # scale and translation grow with the face in its crop
+LIP_REFERENCE = -(ADDED * 3 // 4)  # the frame of the added silence in which lips rest
+
+DrawNoise = Callable[[], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +54,12 @@ class MotionGenerator:
 
         Raises WeightsError where one is missing, corrupt or of another shape.
         """
+        config = read_config(directory)
         try:
-            config = ModelConfig(**json.loads((directory / "config.json").read_text()))
             stats = Stats.read(directory / "stats.json")
             state = load_file(directory / "model.safetensors")
         except (OSError, ValueError, TypeError, KeyError, SafetensorError) as error:
-            raise WeightsError(
-                f"{directory} is not a model directory: {error}",
-                hint="it needs the model.safetensors, config.json and stats.json of a training run",
-            ) from None
+            raise _no_model(directory, error) from None
         with torch.device("meta"):
             network = MMDiT(config)
         load_strict(network, state, str(directory / "model.safetensors"))
@@ -63,6 +72,21 @@ class MotionGenerator:
         self.stats.write(directory / "stats.json")
         state = {name: tensor.half() for name, tensor in self.network.state_dict().items()}
         save_file(state, directory / "model.safetensors")
+
+
+def read_config(directory: Path) -> ModelConfig:
+    """The shape of a model directory's network. Raises WeightsError where it is no such thing."""
+    try:
+        return ModelConfig(**json.loads((directory / "config.json").read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise _no_model(directory, error) from None
+
+
+def _no_model(directory: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{directory} is not a model directory: {error}",
+        hint="it needs the model.safetensors, config.json and stats.json of a training run",
+    )
 
 
 def guided_velocity(
@@ -106,45 +130,141 @@ def guided_velocity(
     return velocity
 
 
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What a clip begins with."""
+
+    identity: Tensor  # (63) canonical keypoints
+    motion: Tensor  # (70) physical, of the source picture
+    ratio: Tensor  # (1) the portrait's scale over the training mean; 1 for a constant source
+    prev: Tensor  # (70) normalised, the frame before the first
+
+
+def _start(model: MotionGenerator, source: Source | None) -> _Start:
+    """The portrait's start for a model trained on extracted sources, else the model's own.
+
+    The portrait's scale is divided out before the model and multiplied back by `_physical`
+    (moda-release.md 2.1). Raises WeightsError for a model that needs a source and has none.
+    """
+    stats = model.stats
+    if model.network.config.source == "constant":
+        prev = stats.normalise(stats.neutral)
+        return _Start(stats.identity, stats.neutral, torch.ones(1), prev)
+    if source is None:
+        raise WeightsError(
+            "this model starts from the portrait's own motion, which the LivePortrait motion "
+            "extractor reads",
+            hint="run: moda download",
+        )
+    ratio = (source.motion[SCALE] + EPS) / (stats.mean[SCALE] + EPS)
+    prev = source.motion.clone()
+    prev[SIZED] /= ratio
+    return _Start(source.kp_canonical.flatten(), source.motion, ratio, stats.normalise(prev))
+
+
+def _physical(model: MotionGenerator, z: Tensor, start: _Start) -> Tensor:
+    """Physical motion (T, 70) of normalised z, at the portrait's size."""
+    motion = model.stats.denormalise(z)
+    motion[:, SIZED] *= start.ratio
+    return motion
+
+
+def window_noise(shape: ModelConfig, seed: int) -> DrawNoise:
+    """A function that draws the next window's noise (1, window, 70), on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    temperature = torch.ones(shape.motion_dim)
+    temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
+    size = (1, shape.window, shape.motion_dim)
+    return lambda: temperature * torch.randn(size, generator=generator)
+
+
+def _sample(
+    model: MotionGenerator,
+    audio_at: Callable[[int], Tensor],
+    num_frames: int,
+    timeline: Timeline,
+    config: SamplerConfig,
+    start: _Start,
+    draw_noise: DrawNoise,
+) -> Iterator[Tensor]:
+    """Yield normalised motion (n, 70) on the CPU; audio_at(frame) is a window's features."""
+    shape, device = model.network.config, model.device
+    terms = guidance_terms(config, shape)
+    identity = start.identity[None].to(device)
+
+    def velocity_at(frame: int, prev: Tensor) -> Velocity:
+        audio = audio_at(frame)[None].to(device)
+        shares = emotion_shares(timeline, frame, shape.window)
+        return guided_velocity(model.network, terms, audio, shares, identity, prev)
+
+    pieces = sample_windows(
+        velocity_at,
+        num_frames,
+        start.prev[None, None].to(device),
+        euler_sigmas(config.steps),
+        lambda: draw_noise().to(device),
+        overlap=shape.overlap,
+    )
+    for z in pieces:
+        yield z[0].cpu()
+
+
 def sample_motion(
     model: MotionGenerator,
     wave: NDArray[np.float32],
     timeline: Timeline,
     config: SamplerConfig,
+    source: Source | None = None,
 ) -> Iterator[Tensor]:
     """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
 
-    Windows are causal: each hears the sound up to its own end. The first frame is the model's
-    neutral one, and the clip eases out of it.
+    Windows are causal: each hears the sound up to its own end, as log-mel. The first frame is the
+    source picture's, and the clip eases out of it. Raises WeightsError for a model that needs a
+    source and has none.
     """
-    shape, device = model.network.config, model.device
+    shape, start = model.network.config, _start(model, source)
     mel = log_mel(wave)
-    noise = torch.Generator().manual_seed(config.seed)
-    terms = guidance_terms(config, shape)
-    temperature = torch.ones(shape.motion_dim)
-    temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
-
-    def draw_noise() -> Tensor:
-        drawn = torch.randn(1, shape.window, shape.motion_dim, generator=noise)
-        return (temperature * drawn).to(device)
-
-    def velocity_at(start: int, prev: Tensor) -> Velocity:
-        audio = window_features(mel, start, shape.window)[None].to(device)
-        shares = emotion_shares(timeline, start, shape.window)
-        identity = model.stats.identity[None].to(device)
-        return guided_velocity(model.network, terms, audio, shares, identity, prev)
-
-    pieces = sample_windows(
-        velocity_at,
+    pieces = _sample(
+        model,
+        lambda frame: window_features(mel, frame, shape.window),
         len(mel),
-        model.stats.normalise(model.stats.neutral)[None, None].to(device),
-        euler_sigmas(config.steps),
-        draw_noise,
-        overlap=shape.overlap,
+        timeline,
+        config,
+        start,
+        window_noise(shape, config.seed),
     )
     done = 0
     for z in pieces:
-        motion = model.stats.denormalise(z[0].cpu())
+        motion = _physical(model, z, start)
         ease = (torch.arange(done, done + len(motion)) / EASE_IN).clamp(max=1)[:, None]
         done += len(motion)
-        yield torch.lerp(model.stats.neutral, motion, ease * ease * (3 - 2 * ease))
+        yield torch.lerp(start.motion, motion, ease * ease * (3 - 2 * ease))
+
+
+def sample_released(
+    model: MotionGenerator,
+    features: SpeechFeatures,
+    timeline: Timeline,
+    config: SamplerConfig,
+    source: Source | None,
+    draw_noise: DrawNoise | None = None,
+) -> Tensor:
+    """Physical motion (T, 70) of a whole clip, the silence after its speech trimmed.
+
+    The release's order of operations (moda-release.md sections 9 to 11); its lips move away from
+    their rest in that silence. draw_noise() gives one window's noise (1, window, 70), by default
+    from the seed. Raises WeightsError for a model that needs a source and has none.
+    """
+    shape, start = model.network.config, _start(model, source)
+    pieces = _sample(
+        model,
+        lambda frame: features.window(frame, shape.window),
+        len(features),
+        timeline,
+        config,
+        start,
+        draw_noise or window_noise(shape, config.seed),
+    )
+    z = torch.cat(list(pieces))
+    z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
+    return _physical(model, z[:-ADDED], start)

@@ -22,6 +22,7 @@ class FaceLandmarks:
     chin: Points  # (2,)
     seam: Points  # (n, 2) the line between the lips from corner to corner
     score: float = np.inf  # confidence; infinite where the user gave the points
+    cloud: Points | None = None  # (203, 2) all points of the landmark network where it ran
 
     @property
     def iod(self) -> float:
@@ -43,7 +44,13 @@ class FaceLandmarks:
 
     def moved(self, affine: Points) -> "FaceLandmarks":
         """The same face after a (2, 3) similarity of the picture (resize, crop)."""
-        fields = {
-            name: getattr(self, name) for name in ("pupils", "mouth", "corners", "chin", "seam")
-        }
-        return replace(self, **{n: p @ affine[:, :2].T + affine[:, 2] for n, p in fields.items()})
+        names = ("pupils", "mouth", "corners", "chin", "seam", "cloud")
+        fields = {name: getattr(self, name) for name in names}
+        return replace(
+            self,
+            **{
+                name: points @ affine[:, :2].T + affine[:, 2]
+                for name, points in fields.items()
+                if points is not None
+            },
+        )

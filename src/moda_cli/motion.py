@@ -161,14 +161,27 @@ def _interpolate(motion: Tensor, position: Tensor) -> Tensor:
     return torch.lerp(motion[low], motion[high], (position - low).clamp(0, 1)[:, None])
 
 
-def save_motion(path: Path, motion: Tensor, neutral: Tensor, metadata: dict[str, str]) -> None:
-    """Write `motion` (T, 70) and `neutral` (70), physical units, with string metadata."""
-    tensors = {"motion": motion.float().contiguous(), "neutral": neutral.float().contiguous()}
-    save_file(tensors, path, {"fps": str(FPS), **metadata})
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """What a motion file holds. Absolute motion was made for its portrait's own pose and face."""
+
+    motion: Tensor  # (T, 70) physical
+    neutral: Tensor  # (70) the motion at which a face is the portrait's
+    absolute: bool = False
 
 
-def load_motion(path: Path) -> tuple[Tensor, Tensor]:
-    """Motion (T, 70) and neutral (70) of a motion file; without a neutral, its frame 0.
+def save_motion(path: Path, recording: Recording, metadata: dict[str, str]) -> None:
+    """Write a motion file: `motion` (T, 70) and `neutral` (70), with string metadata."""
+    tensors = {
+        "motion": recording.motion.float().contiguous(),
+        "neutral": recording.neutral.float().contiguous(),
+    }
+    mode = "absolute" if recording.absolute else "relative"
+    save_file(tensors, path, {"fps": str(FPS), "mode": mode, **metadata})
+
+
+def load_motion(path: Path) -> Recording:
+    """What a motion file holds; without a neutral, that is its frame 0.
 
     Raises InputError for a file that is not a motion file.
     """
@@ -178,10 +191,11 @@ def load_motion(path: Path) -> tuple[Tensor, Tensor]:
             names = set(file.keys())
             motion = file.get_tensor("motion").float()
             neutral = file.get_tensor("neutral").float() if "neutral" in names else motion[0]
+            absolute = (file.metadata() or {}).get("mode") == "absolute"
     except (OSError, SafetensorError, IndexError) as error:
         raise InputError(f"cannot read motion from {path}: {error}", hint=hint) from None
     if motion.ndim != 2 or motion.shape[1] != MOTION_DIM or neutral.shape != (MOTION_DIM,):
         raise InputError(f"{path} holds no (T, 70) motion: {tuple(motion.shape)}", hint=hint)
     if not (len(motion) and motion.isfinite().all() and neutral.isfinite().all()):
         raise InputError(f"{path} holds empty or non-finite motion", hint=hint)
-    return motion, neutral
+    return Recording(motion, neutral, absolute)

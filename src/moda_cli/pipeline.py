@@ -4,46 +4,57 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Protocol
 
-import cv2
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from moda_cli import __version__, figures, media
-from moda_cli.config import CROP_SIZE, FPS, MAX_SIDE, ClipConfig, RenderConfig
-from moda_cli.emotion import parse_emotion
-from moda_cli.errors import DeviceError, InputError, UsageError, WeightsError
-from moda_cli.features import face as faces
+from moda_cli import __version__, components, figures, media
+from moda_cli.config import FPS, ClipConfig, RenderConfig
+from moda_cli.emotion import Timeline, parse_emotion
+from moda_cli.errors import DeviceError, UsageError
 from moda_cli.features.audio import num_frames
-from moda_cli.features.crops import warp
-from moda_cli.features.lips import mouth_gap
-from moda_cli.generator import MotionGenerator, sample_motion
-from moda_cli.landmarks import FaceLandmarks
+from moda_cli.features.detect import FaceDetector
+from moda_cli.features.extractors import Extractors
+from moda_cli.features.speech import SpeechFeatures
+from moda_cli.features.speech_encoder import SpeechEncoder
+from moda_cli.generator import MotionGenerator, read_config, sample_motion, sample_released
+from moda_cli.media.sound import Wave
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
     POSE,
+    Recording,
     decode,
     encode,
     load_motion,
     resample,
     save_motion,
 )
+from moda_cli.pictures import Picture
+from moda_cli.portrait import Portrait, read_portrait, resized
+from moda_cli.render.liveportrait import LivePortrait, Networks
+from moda_cli.render.paste import PasteBack
 from moda_cli.render.rig import Rig
+from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
 
 BUNDLED = Path(__file__).parent / "assets" / "mini"
 PREVIEW_FRAMES = 12
-OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
 
 OnFrame = Callable[[int, int], None]  # (done, total)
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+
+
+class Renderer(Protocol):
+    """Draws motion on one portrait."""
+
+    def render(self, motion: Tensor) -> Iterator[Picture]:
+        """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order."""
 
 
 def resolve_device(name: str) -> torch.device:
@@ -64,24 +75,23 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def frame_portrait(
-    picture: Picture, face: FaceLandmarks, config: RenderConfig
-) -> tuple[Picture, FaceLandmarks]:
-    """The portrait as the video shows it, even-sided, and its face: whole, or the face's crop."""
-    height, width = picture.shape[:2]
-    if not config.full_frame:
-        side = config.size or CROP_SIZE
-        affine = faces.face_crop(face, side)
-        return warp(picture, affine, (side, side)), face.moved(affine)
-    scale = (config.size or min(MAX_SIDE, max(height, width))) / max(height, width)
-    new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
-    if (new_width, new_height) == (width, height):
-        return picture, face
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    framed = cv2.resize(picture, (new_width, new_height), interpolation=method)
-    factors = np.array([new_width / width, new_height / height])
-    affine = np.column_stack((np.diag(factors), (factors - 1) / 2))  # corner -0.5 stays in place
-    return np.asarray(framed, dtype=np.uint8), face.moved(affine)
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision `--dtype` names; auto is the release's float16 on CUDA, else float32."""
+    if name == "auto":
+        name = "float16" if device.type == "cuda" else "float32"
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def resolve_model(name: str, device: torch.device) -> str:
+    """`auto` is `moda` on CUDA with its weights there, else `mini`."""
+    if name != "auto":
+        return name
+    wanted = (components.MODA, *components.needed(components.moda_config(), "liveportrait"))
+    ready = device.type == "cuda" and not components.missing(wanted)
+    if not ready and device.type == "cuda":
+        log.info("model mini; `moda download` fetches the official weights")
+    return "moda" if ready else "mini"
 
 
 def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor:
@@ -92,8 +102,10 @@ def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor
         lids = decode(expression)
         lids[:, [k for k, name in enumerate(ARTICULATORS) if not name.startswith("lid")]] = 0
         expression = expression - encode(lids)
-    motion[:, EXPRESSION] = neutral[EXPRESSION] + config.expression_scale * expression
-    motion[:, POSE] = neutral[POSE] + config.head_motion * (motion[:, POSE] - neutral[POSE])
+    if config.expression_scale != 1 or not config.blink:
+        motion[:, EXPRESSION] = neutral[EXPRESSION] + config.expression_scale * expression
+    if config.head_motion != 1:
+        motion[:, POSE] = neutral[POSE] + config.head_motion * (motion[:, POSE] - neutral[POSE])
     return motion
 
 
@@ -133,23 +145,55 @@ class Pipeline:
 
     model: MotionGenerator
     name: str  # of the model, as the user chose it
+    encoder: SpeechEncoder | None = None  # None: the model hears log-mel
+    detector: FaceDetector | None = None  # None: faces are found without weights
+    extractors: Extractors | None = None  # where the model or the renderer needs them
+    networks: Networks | None = None  # None: frames are drawn by the rig
 
     @classmethod
-    def load(cls, model: str = "auto", device: str = "auto") -> "Pipeline":
-        """The bundled model (`auto`, `mini`) or a model directory, on a device.
+    def load(
+        cls,
+        model: str = "auto",
+        device: str = "auto",
+        renderer: str = "auto",
+        dtype: str = "auto",
+        on_progress: OnProgress | None = None,
+    ) -> "Pipeline":
+        """`mini`, `moda` or a model directory, and the renderer `rig` or `liveportrait`.
 
-        Raises WeightsError for a model that is not there or corrupt, DeviceError for the device.
+        `auto` chooses `moda` where it can run at once, the renderer that belongs to the model, and
+        half precision on CUDA. Weights that another choice lacks are fetched; on_progress(name,
+        bytes, of bytes) follows. Raises WeightsError for what cannot be had or is corrupt,
+        DeviceError for the device.
         """
-        chosen = resolve_device(device)
-        if model == "moda":
-            raise WeightsError(
-                "this version cannot load the official MoDA weights",
-                hint="use --model mini, the bundled model, or a directory written by training",
-            )
-        directory = BUNDLED if model in ("auto", "mini") else Path(model)
-        name = "mini" if directory == BUNDLED else str(directory)
-        log.info("model %s on %s", name, chosen)
-        return cls(MotionGenerator.load(directory, chosen), name)
+        where = resolve_device(device)
+        precision = resolve_dtype(dtype, where)
+        name = resolve_model(model, where)
+        directory = BUNDLED if name == "mini" else Path(name)
+        config = components.moda_config() if name == "moda" else read_config(directory)
+        if renderer == "auto":
+            renderer = "liveportrait" if config.source == "extracted" else "rig"
+        wanted = components.needed(config, renderer)
+        ensure([*([components.MODA] if name == "moda" else []), *wanted], on_progress)
+        log.info("model %s, renderer %s on %s", name, renderer, where)
+        return cls(
+            (
+                components.load_moda(where)
+                if name == "moda"
+                else MotionGenerator.load(directory, where)
+            ),
+            name,
+            encoder=components.load_encoder(config, where) if config.audio != "logmel" else None,
+            detector=components.load_detector(),
+            extractors=(
+                components.load_extractors(where, precision)
+                if components.EXTRACTORS[0] in wanted
+                else None
+            ),
+            networks=(
+                components.load_renderer(where, precision) if renderer == "liveportrait" else None
+            ),
+        )
 
     def generate(self, clip: ClipConfig, on_frame: OnFrame | None = None) -> Result:
         """Make one video and the side files `clip` asks for.
@@ -162,36 +206,31 @@ class Pipeline:
         check_outputs(clip)
         given = load_motion(clip.motion) if clip.motion else None
         wave = media.read_audio(clip.audio)
-        motion, neutral = given or (None, self.model.stats.neutral)
-        length = num_frames(len(wave)) if motion is None else len(motion)
+        length = len(given.motion) if given else num_frames(len(wave))
 
-        kept: list[Tensor] = []  # motion at 25 fps, for its file and its plot
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            looking = pool.submit(self.look, clip)
+            made = iter([given.motion]) if given else self.move(wave, timeline, clip, looking)
+            ahead = prefetch(made)  # while the portrait is looked at
+            portrait = looking.result()
+        neutral = given.neutral if given else self.neutral(portrait)
+        absolute = given.absolute if given else self.model.network.config.source == "extracted"
+        renderer = self.renderer(portrait, neutral, absolute=absolute)
 
-        def pieces() -> Iterator[Tensor]:
-            made = (
-                sample_motion(self.model, wave, timeline, clip.sampler)
-                if motion is None
-                else iter([motion])
-            )
-            for piece in made:
-                kept.append(edit_motion(piece, neutral, clip.render))
-                yield kept[-1]
-
-        ahead = prefetch(pieces())  # while the portrait is looked at
-        picture = media.read_image(clip.portrait, clip.background)
-        face = find_face(picture, clip)
-        if mouth_gap(picture, face) > OPEN_MOUTH:
-            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
-        picture, face = frame_portrait(picture, face, clip.render)
         total = math.ceil(length * clip.render.fps / FPS)
         shown = {round((k + 0.5) * total / PREVIEW_FRAMES - 0.5) for k in range(PREVIEW_FRAMES)}
         shots: list[Picture] = []
-        rig = Rig(picture, face, neutral)
+        kept: list[Tensor] = []  # motion at 25 fps, for its file and its plot
+
+        def edited() -> Iterator[Tensor]:
+            for piece in ahead:
+                kept.append(edit_motion(piece, neutral, clip.render))
+                yield kept[-1]
 
         def frames() -> Iterator[Picture]:
             done = 0
-            for piece in resample(ahead, clip.render.fps):
-                for frame in rig.render(piece):
+            for piece in resample(edited(), clip.render.fps):
+                for frame in renderer.render(piece):
                     if clip.preview and done in shown:
                         shots.append(frame)
                     done += 1
@@ -212,22 +251,77 @@ class Pipeline:
         whole = torch.cat(kept)
         if clip.save_motion:
             with media.whole_file(clip.save_motion) as path:
-                save_motion(path, whole, neutral, {**origin, "version": __version__})
+                recording = Recording(whole, neutral, absolute)
+                save_motion(path, recording, {**origin, "version": __version__})
         if clip.plot:
             media.write_image(clip.plot, figures.plot_motion(whole, neutral, wave))
         if clip.preview:
             moments = [f"{frame / clip.render.fps:.2f} s" for frame in sorted(shown)]
             media.write_image(clip.preview, figures.contact_sheet(shots, 4, moments[: len(shots)]))
         seconds = time.perf_counter() - started
-        height, width = picture.shape[:2]
-        rtf = seconds / (count / clip.render.fps)
-        return Result(clip.output, count, clip.render.fps, width, height, seconds, rtf, face.score)
+        height, width = portrait.picture.shape[:2]
+        return Result(
+            clip.output,
+            count,
+            clip.render.fps,
+            width,
+            height,
+            seconds,
+            seconds / (count / clip.render.fps),
+            portrait.face.score,
+        )
+
+    def look(self, clip: ClipConfig) -> Portrait:
+        """The clip's portrait as this pipeline's networks need it."""
+        return read_portrait(
+            clip, self.detector, self.extractors, released=self.networks is not None
+        )
+
+    def move(
+        self, wave: Wave, timeline: Timeline, clip: ClipConfig, portrait: "Future[Portrait]"
+    ) -> Iterator[Tensor]:
+        """Yield physical motion (n, 70) at 25 fps, one row per 640 samples of the wave.
+
+        `portrait` is waited for by models that start from it.
+        """
+        constant = self.model.network.config.source == "constant"
+        source = None if constant else portrait.result().source
+        if self.encoder is None:
+            yield from sample_motion(self.model, wave, timeline, clip.sampler, source)
+        else:
+            features = SpeechFeatures(self.encoder, wave)
+            yield sample_released(self.model, features, timeline, clip.sampler, source)
+
+    def neutral(self, portrait: Portrait) -> Tensor:
+        """The motion (70) at which a frame is the portrait itself."""
+        if self.model.network.config.source == "constant":
+            return self.model.stats.neutral
+        assert portrait.source is not None  # such models load the extractors
+        return portrait.source.motion
+
+    def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
+        """The renderer of one portrait. neutral: (70) its motion at rest."""
+        if self.networks is None:
+            return Rig(portrait.picture, portrait.face, neutral)
+        assert portrait.source is not None
+        assert portrait.feature_volume is not None
+        if portrait.from_crop is None:
+            paste: Callable[[Picture], Picture] = partial(resized, side=len(portrait.picture))
+        else:
+            paste = PasteBack(portrait.picture, portrait.from_crop)
+        return LivePortrait(
+            self.networks,
+            portrait.source,
+            portrait.feature_volume,
+            paste,
+            None if absolute else neutral,
+        )
 
 
 def check_outputs(clip: ClipConfig) -> None:
     """Refuse before any work what could not be written at its end. Raises UsageError."""
     media.check_output(clip.output, clip.codec, clip.crf)
-    side = (clip.save_motion, clip.plot, clip.preview, clip.show_landmarks)
+    side = (clip.save_motion, clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)
     written = [clip.output, *(path for path in side if path)]
     inputs = [path for path in (clip.portrait, clip.audio, clip.motion) if path]
     for position, path in enumerate(written):
@@ -241,24 +335,3 @@ def check_outputs(clip: ClipConfig) -> None:
         taken = path.parent if path.suffix == ".png" and "%" in path.name else path
         if taken.exists() and taken != Path() and not clip.overwrite:
             raise UsageError(f"{taken} exists", hint="pass -y to overwrite it")
-
-
-def find_face(picture: Picture, clip: ClipConfig) -> FaceLandmarks:
-    """The face to animate, and the overlay of what was found where `clip` asks for one.
-
-    Raises InputError where there is no face, UsageError for malformed points or choices.
-    """
-    if clip.face_points is not None:
-        face = faces.face_from_points(picture, clip.face_points)
-        found = faces.FaceSearch((face,))
-    else:
-        found = faces.find_faces(picture)
-    if clip.show_landmarks:
-        drawn = faces.draw_landmarks(picture, found.faces, found.refused)
-        media.write_image(clip.show_landmarks, drawn)
-    if clip.face_points is not None:
-        return face
-    try:
-        return faces.choose_face(found, clip.face)
-    except InputError as error:
-        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None

@@ -23,6 +23,8 @@ class ErrorBoundary(TyperGroup):
         kwargs["standalone_mode"] = False
         try:
             code = super().main(*args, **kwargs)
+            if code == INTERRUPTED:  # Typer has caught it
+                typer.echo("error: interrupted", err=True)
         except ModaError as error:
             code = _report(str(error), error.hint, error.exit_code, error)
         except TyperUsageError as error:  # type: ignore[misc]

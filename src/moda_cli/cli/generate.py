@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.download import download_bars
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
 
@@ -105,6 +106,9 @@ def generate(
     show_landmarks: Annotated[
         Path | None, typer.Option(help="Write the portrait with the face points drawn in.")
     ] = CLIP.show_landmarks,
+    save_crop: Annotated[
+        Path | None, typer.Option(help="Write the crop of the face that the networks see.")
+    ] = CLIP.save_crop,
     background: Annotated[
         str, typer.Option(help="Colour behind a transparent portrait: a name or #rrggbb.")
     ] = CLIP.background,
@@ -118,7 +122,7 @@ def generate(
         typer.Option(
             min=64,
             max=4096,
-            help="Longer side in pixels, even. Default: as the portrait, 1280 at most; crop 512.",
+            help="Longer side in pixels, even. Default: the portrait's, at most 1280.",
         ),
     ] = RENDER.size,
     codec: Annotated[
@@ -147,9 +151,18 @@ def generate(
         Path | None, typer.Option(help="Write a contact sheet, as PNG.")
     ] = CLIP.preview,
     model: Annotated[
-        str, typer.Option(help="auto, mini (bundled), or a directory written by training.")
+        str,
+        typer.Option(help="auto, mini (bundled), moda (official), or a directory of a training."),
+    ] = "auto",
+    renderer: Annotated[
+        Literal["auto", "rig", "liveportrait"],
+        typer.Option(help="Who draws the frames. Default: the one that belongs to the model."),
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    dtype: Annotated[
+        Literal["auto", "float32", "float16", "bfloat16"],
+        typer.Option(help="Precision of LivePortrait's networks. auto: float16 on CUDA."),
+    ] = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
@@ -184,6 +197,7 @@ def generate(
         plot=plot,
         preview=preview,
         show_landmarks=show_landmarks,
+        save_crop=save_crop,
         codec=codec,
         crf=crf,
         sound=sound,
@@ -193,7 +207,8 @@ def generate(
     )
     from moda_cli.pipeline import Pipeline  # torch loads here: `moda --help` stays instant
 
-    pipeline = Pipeline.load(model, device)
+    with download_bars(shown=not quiet) as on_progress:
+        pipeline = Pipeline.load(model, device, renderer, dtype, on_progress)
     with _frame_bar(not quiet) as on_frame:
         result = pipeline.generate(clip, on_frame)
     if as_json:

@@ -1,6 +1,9 @@
-"""Find the frontal faces of a picture without weights, refuse what is uncertain, choose one."""
+"""Find the frontal faces of a picture, refuse what is uncertain, choose one.
 
-from dataclasses import dataclass
+With a FaceDetector the networks look for them, without one the classical cascade and fits.
+"""
+
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -8,10 +11,10 @@ from numpy.typing import NDArray
 
 from moda_cli.errors import InputError, UsageError
 from moda_cli.features.cascade import FaceBox, refine_box, search_boxes
+from moda_cli.features.crops import Picture, portrait_crop, upright_crop
+from moda_cli.features.detect import DROP, FaceDetector
 from moda_cli.features.landmark_fit import MIN_IOD, fit_face, fit_points
 from moda_cli.landmarks import FaceLandmarks, Points
-
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 WORK_SIZE = 400  # pixels of the longer side the cascade reads
 # Smallest box as a share of the shorter side, and rolls in degrees; the first that finds a face.
@@ -22,8 +25,9 @@ NO_FACE_HINT = (
     "use another portrait, or give the pupils and the mouth centre in pixels: "
     '--face-points "xL,yL xR,yR xM,yM"'
 )
-CROP_SCALE = 2.3  # of the face's extent, LivePortrait's framing (arXiv:2407.03168, released code)
-CROP_RISE = 0.125  # of the crop: how far its centre is above the face's
+# Degrees. Past about 60 of yaw one eye and half the mouth are hidden, and past about 50 of pitch
+# the lips or the lids; the renderer would have to invent what it should move. M itself reads +-99.
+MAX_YAW, MAX_PITCH = 60.0, 50.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +38,10 @@ class FaceSearch:
     refused: FaceLandmarks | None = None
 
 
-def find_faces(picture: Picture) -> FaceSearch:
+def find_faces(picture: Picture, detector: FaceDetector | None = None) -> FaceSearch:
     """The faces of a picture (H, W, 3) RGB with a score of at least 1, the gate."""
+    if detector is not None:
+        return gate(list(detector.faces(picture)))
     scale = min(1.0, WORK_SIZE / max(picture.shape[:2]))
     full = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     small = cv2.resize(full, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -45,12 +51,18 @@ def find_faces(picture: Picture) -> FaceSearch:
         least = share * min(gray.shape)
         boxes = [box for roll in rolls for box in search_boxes(gray, least, roll)]
         fits = [fit_face(picture, box.scaled(1 / scale)) for box in distinct(gray, boxes)]
-        refused += [fit for fit in fits if fit.score < 1]
-        accepted = [fit for fit in fits if fit.score >= 1]
-        if accepted:
-            accepted.sort(key=lambda face: float(face.pupils[:, 0].mean()))
-            return FaceSearch(tuple(accepted))
-    return FaceSearch((), max(refused, key=lambda fit: fit.score, default=None))
+        if (found := gate(fits)).faces:
+            return found
+        refused += fits
+    return gate(refused)
+
+
+def gate(fits: list[FaceLandmarks]) -> FaceSearch:
+    """The fits that pass, or the best of those that do not."""
+    accepted = [fit for fit in fits if fit.score >= 1]
+    accepted.sort(key=lambda face: float(face.pupils[:, 0].mean()))
+    best = max(fits, key=lambda fit: fit.score, default=None)
+    return FaceSearch(tuple(accepted), None if accepted else best)
 
 
 def distinct(gray: NDArray[np.uint8], boxes: list[FaceBox]) -> list[FaceBox]:
@@ -84,7 +96,11 @@ def choose_face(found: FaceSearch, which: str) -> FaceLandmarks:
         return max(faces, key=lambda face: face.iod)
     number = {"left": 1, "right": len(faces)}.get(which) or int(which)
     if not 1 <= number <= len(faces):
-        raise InputError(f"no face {number}: {len(faces)} found", hint="they count from the left")
+        eyes = (face.pupils.mean(axis=0) for face in faces)
+        found_at = ", ".join(f"{n} at {x:.0f},{y:.0f}" for n, (x, y) in enumerate(eyes, start=1))
+        raise InputError(
+            f"no face {number}: {len(faces)} found", hint=f"they count from the left: {found_at}"
+        )
     return faces[number - 1]
 
 
@@ -93,13 +109,28 @@ def why_none(refused: FaceLandmarks | None) -> str:
         return "no frontal face found"
     if refused.score == refused.iod / MIN_IOD:
         return f"the face is too small: {refused.iod:.0f} pixels between the pupils < {MIN_IOD:.0f}"
+    drop = float(refused.to_face(refused.mouth)[1])
+    if refused.cloud is not None and not DROP[0] <= drop <= DROP[1]:
+        return f"the head is turned too far: the mouth is {drop:.2f} pupil distances below the eyes"
     return f"no frontal face found with enough confidence (best score {refused.score:.2f} < 1)"
 
 
-def face_from_points(picture: Picture, points: str | Points) -> FaceLandmarks:
+def check_pose(pitch: float, yaw: float) -> None:
+    """Raises InputError for a source head (degrees, LivePortrait's M) turned too far to animate."""
+    if abs(yaw) > MAX_YAW or abs(pitch) > MAX_PITCH:
+        raise InputError(
+            f"the head is turned too far: yaw {yaw:.0f}, pitch {pitch:.0f} degrees",
+            hint=f"use a portrait within {MAX_YAW:.0f} degrees of yaw and {MAX_PITCH:.0f} of pitch",
+        )
+
+
+def face_from_points(
+    picture: Picture, points: str | Points, detector: FaceDetector | None = None
+) -> FaceLandmarks:
     """The face whose pupils (left, right in the picture) and mouth centre the user gave.
 
-    points: "xL,yL xR,yR xM,yM" or (3, 2), pixels of the picture (H, W, 3); the rest is fitted.
+    points: "xL,yL xR,yR xM,yM" or (3, 2), pixels of the picture (H, W, 3); the rest is fitted, or
+    measured by the landmark network on the face they show.
     Raises UsageError for text that is not three points, InputError for points that are no face.
     """
     form = 'it reads "xL,yL xR,yR xM,yM": left pupil, right pupil, mouth centre, in pixels'
@@ -125,12 +156,23 @@ def face_from_points(picture: Picture, points: str | Points) -> FaceLandmarks:
             hint="use a larger picture",
         )
     x, y = frame.to_face(mouth)
-    if not (0.5 < y < 2 and abs(x) < 0.6):
+    if not (DROP[0] < y < DROP[1] and abs(x) < 0.6):
         raise InputError(
             f"the mouth is not below the pupils: {y:.2f} of their distance down, {x:.2f} across",
             hint="a frontal face has it about 1 down and 0 across",
         )
-    return fit_points(picture, pupils, mouth)
+    face = fit_points(picture, pupils, mouth)
+    if detector is None:
+        return face
+    measured = detector.measured(picture, face)
+    shift = mouth - measured.mouth
+    return replace(
+        measured,
+        pupils=pupils,
+        mouth=mouth,
+        corners=measured.corners + shift,
+        seam=measured.seam + shift,
+    )
 
 
 def draw_landmarks(
@@ -150,6 +192,8 @@ def draw_landmarks(
             cv2.circle(drawn, pupil.tolist(), ring, colour, thin, cv2.LINE_AA, 4)
             cv2.circle(drawn, pupil.tolist(), 16 * thin, colour, -1, cv2.LINE_AA, 4)
         cv2.polylines(drawn, [pixels(face.seam)], False, colour, thin, cv2.LINE_AA, 4)
+        for point in pixels(face.cloud) if face.cloud is not None else ():
+            cv2.circle(drawn, point.tolist(), 12 * thin, colour, -1, cv2.LINE_AA, 4)
         for point in pixels(np.vstack((face.mouth, face.corners, face.chin))):
             cv2.circle(drawn, point.tolist(), 24 * thin, colour, -1, cv2.LINE_AA, 4)
         if np.isfinite(face.score):
@@ -160,14 +204,11 @@ def draw_landmarks(
 
 
 def face_crop(face: FaceLandmarks, size: int) -> Points:
-    """The (2, 3) similarity taking the picture to a `size` px square round the upright face."""
-    chin = float(face.to_face(face.chin)[1])
-    extent = max(chin + 0.35, 2.1)  # brows to chin or cheek to cheek, IOD
-    side = CROP_SCALE * extent
-    centre = np.array([0.0, (chin - 0.35) / 2 - CROP_RISE * side])
-    corners = centre + side / 2 * np.array([[-1, -1], [1, -1], [-1, 1]])
-    target = np.array([[0, 0], [size, 0], [0, size]]) - 0.5
-    source = face.to_picture(corners)
-    return np.asarray(
-        cv2.getAffineTransform(source.astype(np.float32), target.astype(np.float32)), np.float64
-    )
+    """The (2, 3) similarity to a `size` px square as LivePortrait frames a face.
+
+    Its very crop where the landmark network ran, else one from the proportions of faces.
+    """
+    if face.cloud is None:
+        return upright_crop(face, size)
+    to_crop, _ = portrait_crop(face.cloud, size)
+    return to_crop[:2].astype(np.float64)

@@ -1,0 +1,151 @@
+"""The portrait: its picture as the video shows it, its face, and what the networks see in it."""
+
+import logging
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moda_cli import media
+from moda_cli.config import CROP_SIZE, MAX_SIDE, ClipConfig, RenderConfig
+from moda_cli.errors import InputError
+from moda_cli.features import face as faces
+from moda_cli.features.crops import (
+    RELEASED_SIDE,
+    crop_image,
+    halve,
+    limit_picture,
+    portrait_crop,
+    warp,
+)
+from moda_cli.features.detect import FaceDetector
+from moda_cli.features.extractors import Extractors
+from moda_cli.features.lips import mouth_gap
+from moda_cli.landmarks import FaceLandmarks
+from moda_cli.motion import Source
+from moda_cli.pictures import Picture
+
+log = logging.getLogger(__name__)
+
+OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """A portrait ready to be animated, its face in pixels of `picture`."""
+
+    picture: Picture  # (H, W, 3), even-sided: the video's canvas
+    face: FaceLandmarks
+    source: Source | None = None  # what LivePortrait's M says of the face
+    feature_volume: Tensor | None = None  # and its F, (1, 32, 16, 64, 64)
+    from_crop: NDArray[np.float32] | None = None  # (3, 3): the networks' crop to a whole picture
+
+
+def read_portrait(
+    clip: ClipConfig,
+    detector: FaceDetector | None,
+    extractors: Extractors | None,
+    *,
+    released: bool,
+) -> Portrait:
+    """Read a clip's portrait, find its face, frame it, and write what `clip` asks to see of it.
+
+    released: frame it as the release does, for LivePortrait's renderer. Raises InputError for what
+    cannot be read or shows no usable face, UsageError for malformed points or choices.
+    """
+    picture = media.read_image(clip.portrait, clip.background)
+    face = find_face(picture, clip, detector)
+    if released:
+        picture, face = frame_released(picture, face, clip.render)
+    else:
+        if mouth_gap(picture, face) > OPEN_MOUTH:
+            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+        picture, face = frame_portrait(picture, face, clip.render)
+    if clip.save_crop:
+        shown = faces.face_crop(face, CROP_SIZE)
+        media.write_image(clip.save_crop, crop_image(picture, shown))
+    if extractors is None:
+        return Portrait(picture, face)
+    assert face.cloud is not None  # the landmark network comes with the extractors
+    to_crop, from_crop = portrait_crop(face.cloud)
+    crop = crop_image(picture, to_crop)
+    volume, source = extractors.extract(halve(crop))
+    try:
+        pitch, yaw, _ = source.motion[-3:].tolist()
+        faces.check_pose(pitch, yaw)
+    except InputError as error:
+        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
+    if released and not clip.render.full_frame:
+        shown = resized(crop, clip.render.size or CROP_SIZE)
+        return Portrait(shown, face.moved(to_crop[:2] * len(shown) / CROP_SIZE), source, volume)
+    return Portrait(picture, face, source, volume, from_crop)
+
+
+def find_face(
+    picture: Picture, clip: ClipConfig, detector: FaceDetector | None = None
+) -> FaceLandmarks:
+    """The face to animate, and the overlay of what was found where `clip` asks for one.
+
+    Raises InputError where there is no face, UsageError for malformed points or choices.
+    """
+    if clip.face_points is not None:
+        face = faces.face_from_points(picture, clip.face_points, detector)
+        found = faces.FaceSearch((face,))
+    else:
+        found = faces.find_faces(picture, detector)
+    if clip.show_landmarks:
+        drawn = faces.draw_landmarks(picture, found.faces, found.refused)
+        media.write_image(clip.show_landmarks, drawn)
+    if clip.face_points is not None:
+        return face
+    try:
+        return faces.choose_face(found, clip.face)
+    except InputError as error:
+        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
+
+
+def frame_portrait(
+    picture: Picture, face: FaceLandmarks, config: RenderConfig
+) -> tuple[Picture, FaceLandmarks]:
+    """The portrait as the video shows it, even-sided, and its face: whole, or the face's crop."""
+    height, width = picture.shape[:2]
+    if not config.full_frame:
+        side = config.size or CROP_SIZE
+        affine = faces.face_crop(face, side)
+        return warp(picture, affine, (side, side)), face.moved(affine)
+    scale = (config.size or min(MAX_SIDE, max(height, width))) / max(height, width)
+    new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    if (new_width, new_height) == (width, height):
+        return picture, face
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    framed = cv2.resize(picture, (new_width, new_height), interpolation=method)
+    factors = np.array([new_width / width, new_height / height])
+    return np.asarray(framed, dtype=np.uint8), face.moved(_scaled(factors))
+
+
+def frame_released(
+    picture: Picture, face: FaceLandmarks, config: RenderConfig
+) -> tuple[Picture, FaceLandmarks]:
+    """The portrait as the release limits it, and its face; of the size asked for, if any.
+
+    With `--crop` too: the networks cut their crop out of this picture.
+    """
+    if config.size and config.full_frame:
+        return frame_portrait(picture, face, config)
+    height, width = picture.shape[:2]
+    scale = min(1.0, RELEASED_SIDE / max(height, width))
+    factors = np.floor(np.array([width, height]) * scale + 1e-6) / (width, height)
+    return limit_picture(picture), face.moved(_scaled(factors))
+
+
+def resized(crop: Picture, side: int) -> Picture:
+    """A square picture with sides of another length."""
+    method = cv2.INTER_AREA if side < len(crop) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (side, side), interpolation=method), np.uint8)
+
+
+def _scaled(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The (2, 3) map of a resize: the picture's corner, at -0.5, stays in place."""
+    return np.column_stack((np.diag(factors), (factors - 1) / 2))
