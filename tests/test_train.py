@@ -1,62 +1,45 @@
-"""The objective, the windows and the loop that made the bundled model."""
+"""The objective and the loop that trains a motion generator."""
 
+import importlib.util
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import nn
 
-from moda_cli.config import MINI, NO_EMOTION, TrainConfig
-from moda_cli.data.dataset import Batch, Clips, augment_log_mel
-from moda_cli.errors import InputError
-from moda_cli.features.audio import window_features
+from moda_cli.data.dataset import Windows, stack
+from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.generator import MotionGenerator
-from moda_cli.losses import flow_loss, noisy_motion
+from moda_cli.losses import clean_motion, flow_loss, noisy_motion
+from moda_cli.model.blocks import CrossBlock
 from moda_cli.model.mmdit import MMDiT
-from moda_cli.motion import MOTION_DIM, encode
-from moda_cli.train import drop_conditions, feature_stats, learning_rate, train
+from moda_cli.train.loop import learning_rate, train
+from moda_cli.train.objectives import MotionObjective, lip_correlation, sample
+from moda_cli.train.settings import train_config
+from toy_features import TINY, short, windows_of, write_features
 
-TINY = replace(MINI, hidden_dim=32, num_heads=2, single_stream_depth=1)
+CPU = torch.device("cpu")
+EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-def write_features(root: Path, clips: int = 6, frames: int = 120) -> Path:
-    """Clips whose jaw follows the loudness of their sound."""
-    generator = torch.Generator().manual_seed(0)
-    root.mkdir(exist_ok=True)
-    rows = []
-    for k in range(clips):
-        phase = 6.3 * torch.rand(1, generator=generator)
-        loud = 0.5 + 0.5 * torch.sin(phase + torch.arange(frames) * (0.2 + 0.02 * k))
-        articulators = torch.zeros(frames, 8)
-        articulators[1:, 0] = 50 * loud[1:]
-        motion = torch.zeros(frames, MOTION_DIM)
-        motion[:, :63] = encode(articulators)
-        motion[:, 63] = 1.3
-        grain = torch.randn(frames, 4, 80, generator=generator)
-        emotion = torch.zeros(8)
-        emotion[k % 4] = 1.0 if k % 2 else 0.4
-        tensors = {
-            "motion": motion,
-            "audio": (6 * loud[:, None, None] - 8 + 0.3 * grain).half(),
-            "emotion": emotion,
-            "kp": torch.full((63,), 0.1),
-        }
-        save_file(tensors, root / f"c{k}.safetensors")
-        split = "test" if k == clips - 1 else "train"
-        rows.append({"clip": f"c{k}", "split": split, "frames": frames})
-    (root / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    return root
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"))
 
 
 def test_the_path_runs_from_motion_to_noise() -> None:
     motion, noise = torch.randn(2, 3, 5, 70)
-    z, velocity = noisy_motion(motion, noise, torch.tensor([0.0, 1.0, 0.25]))
+    sigma = torch.tensor([0.0, 1.0, 0.25])
+    z, velocity = noisy_motion(motion, noise, sigma)
     torch.testing.assert_close(z[0], motion[0])
     torch.testing.assert_close(z[1], noise[1])
-    torch.testing.assert_close(z[2] - 0.25 * velocity[2], motion[2])
+    torch.testing.assert_close(clean_motion(z, velocity, sigma), motion)
 
 
 def test_losses_in_closed_form() -> None:
@@ -71,101 +54,221 @@ def test_losses_in_closed_form() -> None:
     assert flow_loss(kink, kink, 1.0)[0] == 0
 
 
-def test_dropout_rates() -> None:
-    count = 4000
-    network = MMDiT(TINY)
-    batch = Batch(
-        torch.zeros(count, 2, 70),
-        torch.full((count, 1, 70), 3.0),
-        torch.ones(count, 2, 4, 80),
-        torch.full((count,), 4),
-        torch.zeros(count, 63),
-    )
-    config = TrainConfig(audio_dropout=0.5, emotion_dropout=0.1, motion_dropout=0.2, prev_noise=0)
-    with torch.no_grad():
-        dropped = drop_conditions(batch, config, network, torch.Generator().manual_seed(0))
-    silent = (dropped.audio == network.null_audio).all(dim=-1).all(dim=-1).all(dim=-1)
-    kept = (dropped.audio == 1).all(dim=-1).all(dim=-1).all(dim=-1)
-    assert (silent ^ kept).all()
-    plain, free = dropped.emotion == NO_EMOTION, (dropped.prev == 0).all(dim=-1)[:, 0]
-    for rate, seen in ((0.5, silent), (0.1, plain), (0.2, free)):
-        assert seen.float().mean().item() == pytest.approx(rate, abs=0.03)
-    both = (silent & plain).float().mean().item()
-    assert both == pytest.approx(0.05, abs=0.02)  # independent
+def test_dropped_speech_is_the_null_vector(features: Path) -> None:
+    windows = windows_of(features, short(audio_dropout=1.0))
+    batch = stack([windows[number] for number in range(3)])
+    objective = MotionObjective(windows.config, windows.stats)
+    nn.init.normal_(objective.network.head.weight)
+    deaf = objective(batch)["loss"]
+    assert objective(replace(batch, audio=batch.audio + 9))["loss"] == deaf
+    heard = replace(batch, silent=torch.zeros(3, dtype=torch.bool))
+    heard = objective(heard)["loss"]
+    assert objective(replace(batch, silent=batch.silent & False))["loss"] == heard
+    deaf.backward()
+    assert objective.network.null_audio.grad is not None
 
 
 def test_schedule() -> None:
-    config = TrainConfig(steps=1000, warmup_steps=100, learning_rate=1.0)
-    assert learning_rate(0, config) == pytest.approx(0.01)
-    assert learning_rate(100, config) == pytest.approx(1.0)
-    assert learning_rate(1000, config) == pytest.approx(0.02)
+    config = short(warmup_steps=100, learning_rate=1.0, schedule="cosine")
+    assert learning_rate(0, config, 1000) == pytest.approx(0.01)
+    assert learning_rate(100, config, 1000) == pytest.approx(1.0)
+    assert learning_rate(1000, config, 1000) == pytest.approx(0.02)
+    assert learning_rate(900, replace(config, schedule="constant"), 1000) == 1.0
 
 
-def test_windows_are_the_files_own(tmp_path: Path) -> None:
-    root = write_features(tmp_path / "features")
-    stats = feature_stats(root)
-    clips = Clips(root, "train", 80, stats)
-    batch = clips.draw(64, torch.Generator().manual_seed(3), augment=False)
-    assert batch.motion.shape == (64, 80, 70)
-    jaw, loud = batch.motion[:, 1:, 58], batch.audio[:, 1:].mean(dim=(-1, -2))
-    together = torch.corrcoef(torch.stack((jaw.flatten(), loud.flatten())))[0, 1]
-    assert together > 0.95  # sound and motion of the same frames
-    assert set(batch.emotion.tolist()) == {1, 3, NO_EMOTION}  # 0.4 is no label
-    at_start = (batch.prev == stats.normalise(stats.neutral)).all(dim=-1)[:, 0]
-    assert 0 < at_start.float().mean() < 0.5
-    with pytest.raises(InputError, match="no test clip of 500"):
-        Clips(root, "test", 500, stats)
-    with pytest.raises(InputError, match=r"no index\.jsonl"):
-        Clips(tmp_path, "train", 80, stats)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_clip_is_named(tmp_path: Path, workers: int) -> None:
+    root = write_features(tmp_path / "features", clips=2)
+    path = root / "c0.safetensors"
+    run, short_file = tmp_path / "run", tmp_path / "short"
+
+    def damage(step: int, steps: int, row: dict[str, float]) -> None:
+        short_file.write_bytes(path.read_bytes()[:5000])
+        short_file.replace(path)
+
+    with pytest.raises(InputError, match=r"^cannot read") as caught:
+        train(root, run, short(steps=40), workers=workers, on_step=damage)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="cannot read"):
+        train(root, tmp_path / "new", short(), workers=0)
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="cannot write to"):
+        train(write_features(root), tmp_path / "file" / "run", short(), workers=0)
 
 
-def test_constant_channels_have_no_deviation(tmp_path: Path) -> None:
-    stats = feature_stats(write_features(tmp_path / "features"))
-    assert stats.std[63] == 0
-    assert stats.std[58] > 0.01
-    assert stats.neutral[63] == pytest.approx(1.3)
-    assert stats.identity[0] == pytest.approx(0.1)
+def test_tensorboard(features: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(UsageError, match="needs the package tensorboard"):
+            train(features, tmp_path / "run", short(steps=2), workers=0, tensorboard=True)
+        assert not (tmp_path / "run").exists()
+    else:
+        train(features, tmp_path / "run", short(steps=2), workers=0, tensorboard=True)
+        assert list((tmp_path / "run" / "tensorboard").glob("events.*"))
 
 
-def envelope(mel: Tensor) -> Tensor:
-    return mel.mean(dim=-1).flatten()
+def test_cross_attention_is_ordinary_attention() -> None:
+    block = CrossBlock(32, 4, 4)
+    theirs = nn.MultiheadAttention(32, 4, batch_first=True)
+    theirs.in_proj_weight.data = torch.cat((block.query.weight, block.key_value.weight)).data
+    theirs.in_proj_bias.data = torch.cat((block.query.bias, block.key_value.bias)).data
+    theirs.out_proj.load_state_dict(block.out.state_dict())
+    block.norm.q, block.norm.k = nn.Identity(), nn.Identity()
+    x, given = torch.randn(2, 7, 32), torch.randn(2, 21, 32)
+    still = torch.stack((torch.ones(21, 4), torch.zeros(21, 4)))  # no rotation
+    mixed = block._attend(x, given, {"motion": still[:, :7], "condition": still})
+    torch.testing.assert_close(mixed, theirs(x, given, given)[0], atol=1e-5, rtol=1e-4)
 
 
-def test_augmented_sound_keeps_its_timing() -> None:
-    generator = torch.Generator().manual_seed(1)
-    mel = torch.full((100, 4, 80), -9.0) + torch.randn(100, 4, 80, generator=generator)
-    mel[40:60] += 9
-    changed = [augment_log_mel(mel, generator) for _ in range(20)]
-    assert not torch.equal(changed[0], changed[1])
-    for other in changed:
-        assert other.shape == mel.shape
-        assert other.isfinite().all()
-        assert torch.corrcoef(torch.stack((envelope(mel), envelope(other))))[0, 1] > 0.5
+def test_the_ablations_learn_from_every_condition() -> None:
+    for depths in ((2, 0, 0, 0), (0, 0, 0, 2)):
+        names = ("four_stream_depth", "two_stream_depth", "single_stream_depth")
+        names = (*names, "cross_attention_depth")
+        network = MMDiT(replace(TINY, **dict(zip(names, depths, strict=True))))
+        for parameter in network.parameters():
+            nn.init.normal_(parameter, std=0.2)
+        inputs = [torch.randn(1, 9, 4, 80), torch.randn(1, 63), torch.randn(1, 9, 70)]
+        for tensor in inputs:
+            tensor.requires_grad_()
+        audio, identity, z = inputs
+        given = network.embed(audio, torch.tensor([3]), identity)
+        out = network(z, torch.zeros(1, 1, 70), torch.tensor([500.0]), given)
+        out[0, 4].sum().backward()
+        assert all(x.grad is not None and x.grad.abs().sum() > 0 for x in inputs)
+        assert z.grad is not None
+        assert z.grad[0, 0].any()  # frames see one another
+        unused = {name for name, p in network.named_parameters() if p.grad is None}
+        assert unused == {"null_audio"}  # DDP needs all others
 
 
-def test_features_do_not_hear_the_future_nor_the_volume() -> None:
-    mel = torch.randn(300, 4, 80)
-    cut = window_features(mel[:200], 120, 80)
-    torch.testing.assert_close(window_features(mel, 120, 80), cut)
-    torch.testing.assert_close(window_features(mel - 3, 120, 80), cut, atol=1e-4, rtol=0)
-    tail = window_features(mel, 290, 80)
-    features_of_silence = window_features(torch.full((80, 4, 80), -99.0), 0, 80)[0]
-    assert tail.shape == (80, 4, 80)
-    assert (tail[10:] == features_of_silence).all()
+def test_lip_correlation_looks_at_moving_channels() -> None:
+    true = torch.zeros(2, 50, 70)
+    true[..., 58] = torch.randn(2, 50)
+    true[..., 59] = 0.05 * torch.randn(2, 50)  # a twentieth of the largest
+    made = true.clone()
+    made[..., 59] *= -1
+    assert lip_correlation(made, true) == pytest.approx(1)
+    assert lip_correlation(-made, true) == pytest.approx(-1)
+    assert lip_correlation(torch.zeros_like(true), true) == 0
+
+
+def test_parts_of_a_batch_add_up_and_weights_are_averaged(features: Path, tmp_path: Path) -> None:
+    config = short(steps=2, checkpoint_every=1)
+    train(features, tmp_path / "whole", config, workers=0)
+    train(features, tmp_path / "parts", replace(config, accumulate=2), workers=0)
+    one, two, parts = (
+        load_file(tmp_path / path)
+        for path in (
+            "whole/checkpoints/step-00000001.safetensors",
+            "whole/checkpoints/step-00000002.safetensors",
+            "parts/checkpoints/step-00000002.safetensors",
+        )
+    )
+    for name in one:
+        kind, _, leaf = name.partition(".")
+        if kind == "network":
+            torch.testing.assert_close(two[name], parts[name], atol=1e-6, rtol=0)
+            average = one[f"average.{leaf}"] + (1 - 2 / 11) * (two[name] - one[f"average.{leaf}"])
+            torch.testing.assert_close(two[f"average.{leaf}"], average)
+    model = load_file(tmp_path / "whole" / "model.safetensors")
+    assert torch.equal(model["head.weight"], two["average.head.weight"].half())
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
+    features: Path, tmp_path: Path
+) -> None:
+    config = short(learning_rate=1e30, warmup_steps=0, clip_norm=1e9)
+    run = tmp_path / "run"
+    with pytest.raises(ModaError, match=r"diverged: \w+ is (nan|inf) at step") as caught:
+        train(features, run, replace(config, checkpoint_every=1), workers=0)
+    assert caught.value.exit_code == 1
+    assert "lower learning_rate" in caught.value.hint
+    last = max((run / "checkpoints").glob("step-*"))
+    assert str(last) in caught.value.hint
+    assert all(tensor.isfinite().all() for tensor in load_file(last).values())
+    MotionGenerator.load(run, CPU)
+
+
+def test_what_a_run_leaves(features: Path, tmp_path: Path) -> None:
+    run, steps = tmp_path / "run", []
+    train(features, run, short(steps=6, log_every=1), workers=0,
+          on_step=lambda step, total, row: steps.append((step, total, bool(row))))  # fmt: skip
+    assert steps == [(k, 6, True) for k in range(1, 7)]
+    rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == list(range(1, 7))
+    assert {"loss", "flow", "grad_norm", "learning_rate", "seconds"} <= rows[0].keys()
+    assert {"val_loss", "r_lips", "r_jaw", "sd_jaw"} <= rows[-1].keys()
+    names = {path.name for path in (run / "checkpoints").iterdir()}
+    assert names == {"step-00000004.safetensors", "step-00000006.safetensors", "best.safetensors"}
+    assert (run / "plots" / "step-00000006.png").stat().st_size > 5000
+    with safe_open(run / "checkpoints" / "best.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["notes"])["step"] == 6
+    for directory in (run, run / "best"):
+        assert MotionGenerator.load(directory, CPU).network.config == TINY
+    assert json.loads((run / "train.json").read_text())["model"]["hidden_dim"] == 32
+    assert train_config(str(run / "train.json")) == short(steps=6, log_every=1)
 
 
 @pytest.mark.slow
-def test_a_short_run_learns_and_leaves_a_model_directory(tmp_path: Path) -> None:
-    root = write_features(tmp_path / "features", clips=24)
+def test_eight_clips_are_learnt_by_heart(tmp_path: Path) -> None:
+    root = write_features(tmp_path / "features", clips=8, frames=80, held_out=0)
     rows: list[dict[str, float]] = []
-    config = TrainConfig(
-        steps=300, batch_size=8, learning_rate=3e-3, warmup_steps=20, validate_every=100,
-        ema_decay=0.97,
+    config = short(
+        steps=300, batch_size=8, learning_rate=4e-3, warmup_steps=20, audio_dropout=0.0,
+        ema_decay=0.98, validate_on="train", validate_every=300, log_every=50,
+        model=replace(TINY, hidden_dim=48),
     )  # fmt: skip
-    train(root, tmp_path / "run", TINY, config, on_log=rows.append)
-    assert [row["step"] for row in rows] == [100, 200, 300]
-    assert rows[-1]["loss"] < rows[0]["loss"]
-    assert rows[-1]["r_jaw"] > 0.5
-    model = MotionGenerator.load(tmp_path / "run", torch.device("cpu"))
-    assert model.network.config == TINY
-    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 3
+    train(root, tmp_path / "run", config, workers=0,
+          on_step=lambda _s, _n, row: rows.append(row) if row else None)  # fmt: skip
+    losses = [row["loss"] for row in rows]
+    assert losses[-1] < 0.3 * losses[0]
+    model = MotionGenerator.load(tmp_path / "run", CPU)
+    windows = windows_of(root, replace(config, motion_dropout=0, prev_noise=0, emotion_dropout=0))
+    batch = stack([Windows([clip], windows.stats, windows.config)[0] for clip in windows.clips])
+    true = model.stats.denormalise(batch.motion)
+    scores = [
+        lip_correlation(model.stats.denormalise(sample(model.network, batch, seed)), true)
+        for seed in range(4)
+    ]
+    assert sum(scores) / 4 > 0.95, scores
+
+
+@pytest.mark.slow
+def test_a_compiled_objective_is_the_same(features: Path) -> None:
+    shape = replace(TINY, four_stream_depth=0, two_stream_depth=0)
+    windows = windows_of(features, short(model=shape))
+    batch = stack([windows[number] for number in range(2)])
+    objective = MotionObjective(windows.config, windows.stats)
+    nn.init.normal_(objective.network.head.weight)
+    eager = objective(batch)["loss"]
+    objective.compile()
+    compiled = objective(batch)["loss"]
+    torch.testing.assert_close(compiled, eager)
+    compiled.backward()
+    assert objective.network.null_audio.grad is not None
+
+
+@pytest.mark.slow
+def test_the_command_leaves_a_model_that_speaks(features: Path, tmp_path: Path) -> None:
+    """`moda train` in bf16 with workers, then `moda generate` with what it left."""
+    run = tmp_path / "run"
+    settings = ("steps=6", "batch_size=4", "model.hidden_dim=32", "model.num_heads=2")
+    overrides = [word for setting in (*settings, "compile=no") for word in ("--set", setting)]
+    moda = [sys.executable, "-m", "moda_cli"]
+    command = [*moda, "train", str(features), "-o", str(run), "--config", "mini", *overrides]
+    wrong = subprocess.run(command, capture_output=True, text=True)
+    assert wrong.returncode == 2
+    assert "compile cannot be 'no'" in wrong.stderr
+    command[-1] = "compile=false"
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout)["step"] == 6
+    again = subprocess.run(command, capture_output=True, text=True, check=True)  # nothing to do
+    assert again.stdout.strip() == str(run)
+    changed = subprocess.run([*command, "--set", "seed=3"], capture_output=True, text=True)
+    assert changed.returncode == 2
+    assert "seed 0, now 3" in changed.stderr
+    portrait, speech = str(EXAMPLES / "portrait.png"), str(EXAMPLES / "speech.wav")
+    out = tmp_path / "out.mp4"
+    generate = [*moda, "generate", portrait, speech, "-o", str(out), "--model", str(run)]
+    subprocess.run(generate, check=True, capture_output=True)
+    assert out.stat().st_size > 1000

@@ -12,6 +12,11 @@ def noisy_motion(motion: Tensor, noise: Tensor, sigma: Tensor) -> tuple[Tensor, 
     return (1 - sigma) * motion + sigma * noise, noise - motion
 
 
+def clean_motion(z: Tensor, velocity: Tensor, sigma: Tensor) -> Tensor:
+    """The motion (B, T, 70) that a velocity says lies at the end of the path through z."""
+    return z - sigma[:, None, None] * velocity
+
+
 def flow_loss(velocity: Tensor, target: Tensor, velocity_weight: float) -> tuple[Tensor, Tensor]:
     """Rectified-flow loss (Eq. 4) plus weighted velocity loss (Eq. 5), and the former alone.
 

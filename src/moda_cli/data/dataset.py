@@ -1,83 +1,234 @@
-"""Training windows from a folder of feature files, and the sounds they could have had."""
+"""Training windows from a folder of feature files, and the sounds they could have had.
 
+What a training step sees is a pure function of the seed and the sample's number: any process can
+make any sample, and a run that resumes needs to know its step and nothing else.
+"""
+
+import hashlib
 import json
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from moda_cli.config import NO_EMOTION
+from moda_cli.config import NO_EMOTION, ModelConfig, SyncConfig, TrainConfig
 from moda_cli.errors import InputError
-from moda_cli.features.audio import window_features
-from moda_cli.motion import Stats
+from moda_cli.features.audio import LEVEL_CONTEXT, window_features
+from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
 
 HOPS_PER_S = 100
 REVERB_TAPS = 40
+SIZED = slice(63, 67)  # scale and translation grow with the face in its crop
+DEPTH = 66  # translation z, which the release holds at 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows of N frames; motion is normalised."""
+    """Windows of N frames and what is drawn at random for them; motion is normalised."""
 
     motion: Tensor  # (B, N, 70)
     prev: Tensor  # (B, 1, 70) the frame before; at a clip's start its own first frame
     audio: Tensor  # (B, N, layers, channels)
     emotion: Tensor  # (B,) int64 class
     identity: Tensor  # (B, 63)
+    silent: Tensor  # (B,) bool, the audio is to be dropped
+    noise: Tensor  # (B, N, 70)
+    sigma: Tensor  # (B,) in [0, 1], 1 is noise
+
+    def to(self, device: torch.device) -> "Batch":
+        return Batch(*(part.to(device, non_blocking=True) for part in self.parts()))
+
+    def pin_memory(self) -> "Batch":
+        """The hook of torch's loader for classes it does not know."""
+        return Batch(*(part.pin_memory() for part in self.parts()))
+
+    def parts(self) -> tuple[Tensor, ...]:
+        return tuple(getattr(self, name) for name in self.__dataclass_fields__)
 
 
-class Clips:
-    """The clips of one split of a feature folder (`index.jsonl` and one safetensors file each).
+def stack(samples: Sequence[Batch]) -> Batch:
+    """A batch of samples, which have no first dimension."""
+    columns = zip(*(sample.parts() for sample in samples), strict=True)
+    return Batch(*(torch.stack(column) for column in columns))
 
-    Raises InputError for a folder without an index or without clips of at least one window.
+
+@dataclass(frozen=True, slots=True)
+class Clip:
+    """A feature file: motion (T, 70), kp (63), audio (T, layers, channels), emotion (8)."""
+
+    path: Path
+    frames: int
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Any]:
+    """A feature file, of which slices can be read. Raises InputError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"cannot read {path}: {error}", hint="run `moda extract --verify`"
+        ) from None
+
+
+def read_index(root: Path, split: str, window: int) -> list[Clip]:
+    """The clips of a split that hold at least one window, in the order of `index.jsonl`.
+
+    Raises InputError for a folder without an index or without such clips.
     """
-
-    def __init__(self, root: Path, split: str, window: int, stats: Stats) -> None:
-        index = root / "index.jsonl"
-        if not index.is_file():
-            raise InputError(f"no index.jsonl in {root}", hint="is it a folder of features?")
+    index = root / "index.jsonl"
+    hint = "FEATURES is a folder that `moda extract` has written"
+    if not index.is_file():
+        raise InputError(f"no index.jsonl in {root}", hint=hint)
+    try:
         rows = [json.loads(line) for line in index.read_text().splitlines()]
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
-        if not chosen:
-            raise InputError(f"{root} holds no {split} clip of {window} frames")
-        self.files = [root / f"{row['clip']}.safetensors" for row in chosen]
-        self.frames = torch.tensor([float(row["frames"]) for row in chosen])
-        self.window = window
-        self.stats = stats
+        clips = [Clip(root / f"{row['clip']}.safetensors", row["frames"]) for row in chosen]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{index} is damaged: {error!r}", hint=hint) from None
+    if not clips:
+        splits = ", ".join(sorted({str(row["split"]) for row in rows}))
+        raise InputError(
+            f"{root} holds no {split} clip of {window} frames",
+            hint=f"its splits: {splits}; --set validate_on=train measures on training clips",
+        )
+    return clips
 
-    def draw(self, count: int, generator: torch.Generator, *, augment: bool) -> Batch:
-        """Windows at random places; a clip's chance is proportional to its length.
 
-        One window in six starts where its clip does.
-        """
-        chosen = torch.multinomial(self.frames, count, replacement=True, generator=generator)
-        rows = []
-        for clip in chosen.tolist():
-            last = int(self.frames[clip]) - self.window
-            start = int(torch.randint(-last // 5, last + 1, (), generator=generator))
-            rows.append(self._window(self.files[clip], max(0, start), augment, generator))
-        return Batch(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+def at_mean_size(motion: Tensor, first: Tensor, mean_scale: Tensor) -> Tensor:
+    """Motion (T, 70) as if its clip's first frame (70) had the mean scale (moda-release.md 2.1)."""
+    motion = motion.clone()
+    motion[:, DEPTH] = 0
+    motion[:, SIZED] /= (first[SCALE] + EPS) / (mean_scale + EPS)
+    return motion
 
-    def _window(
-        self, path: Path, start: int, augment: bool, generator: torch.Generator
-    ) -> tuple[Tensor, ...]:
-        end = start + self.window
-        with safe_open(path, framework="pt") as file:
-            motion = file.get_slice("motion")[max(0, start - 1) : end].float()
-            mel = file.get_slice("audio")[:end].float()
-            emotion, identity = file.get_tensor("emotion"), file.get_tensor("kp")
-        if augment:
-            mel = augment_log_mel(mel, generator)
-        label = int(emotion.argmax()) if emotion.max() >= 0.5 else NO_EMOTION
-        return (
-            self.stats.normalise(motion[-self.window :]),
-            self.stats.normalise(motion[:1]),
-            window_features(mel, start, self.window),
-            torch.tensor(label),
-            identity,
+
+def is_sized(model: ModelConfig | SyncConfig) -> bool:
+    """Whether faces are brought to one size: a model with its own constant source needs it not."""
+    return isinstance(model, ModelConfig) and model.source == "extracted"
+
+
+def feature_stats(clips: Sequence[Clip], model: ModelConfig | SyncConfig) -> Stats:
+    """Statistics of the training clips; neutral and identity are the first one's first frame.
+
+    The mean scale is that of the motion as it is, all else that of the motion at mean size.
+    """
+    count = sum(clip.frames for clip in clips)
+    mean_scale = torch.zeros(1).double()
+    if is_sized(model):
+        for clip in clips:
+            with opened(clip.path) as file:
+                mean_scale += file.get_slice("motion")[:, SCALE].double().sum() / count
+    total, squares = torch.zeros(2, MOTION_DIM).double()
+    for clip in clips:
+        with opened(clip.path) as file:
+            motion = file.get_tensor("motion").double()
+        if is_sized(model):
+            motion = at_mean_size(motion, motion[0], mean_scale)
+        total += motion.sum(dim=0)
+        squares += motion.square().sum(dim=0)
+    mean = total / count
+    std = (squares / count - mean.square()).clamp(min=0).sqrt()
+    std[std < EPS] = 0  # constant but for rounding
+    if is_sized(model):
+        mean[SCALE] = mean_scale
+    with opened(clips[0].path) as file:
+        neutral, identity = file.get_slice("motion")[0], file.get_tensor("kp")
+    return Stats(mean.float(), std.float(), neutral.float(), identity.float())
+
+
+class Windows(torch.utils.data.Dataset[Batch]):
+    """Sample `number` of a run: a window of one of the clips and the noise it is trained with.
+
+    A clip's chance is proportional to its length; one window in six starts where its clip does.
+    Conditions are dropped independently, at the rates of `config`.
+    """
+
+    def __init__(self, clips: Sequence[Clip], stats: Stats, config: TrainConfig) -> None:
+        self.clips, self.stats, self.config = clips, stats, config
+        self.ends = torch.tensor([clip.frames for clip in clips]).cumsum(0)
+
+    @property
+    def in_one_pass(self) -> int:
+        """Windows that lie side by side in the clips: an epoch."""
+        return sum(clip.frames // self.config.model.window for clip in self.clips)
+
+    def __getitem__(self, number: int) -> Batch:
+        """The sample as a batch without its first dimension. Raises InputError."""
+        config, window = self.config, self.config.model.window
+        generator = torch.Generator().manual_seed(_seed(config.seed, number))
+
+        def chosen(rate: float) -> Tensor:
+            return torch.rand((), generator=generator) < rate
+
+        place = torch.randint(int(self.ends[-1]), (), generator=generator)
+        clip = self.clips[int(torch.searchsorted(self.ends, place, right=True))]
+        last = clip.frames - window
+        start = max(0, int(torch.randint(-last // 5, last + 1, (), generator=generator)))
+        sigma = torch.rand((), generator=generator)
+        noise = torch.randn(window, MOTION_DIM, generator=generator)
+        prev_noise = config.prev_noise * torch.randn(1, MOTION_DIM, generator=generator)
+        silent, plain, free = map(
+            chosen, (config.audio_dropout, config.emotion_dropout, config.motion_dropout)
+        )
+        motion, audio, emotion, identity = self._read(clip, start, generator)
+        z = self.stats.normalise(motion)
+        label = int(emotion.argmax()) if emotion.max() >= 0.5 and not plain else NO_EMOTION
+        return Batch(
+            motion=z[-window:],
+            prev=torch.zeros_like(z[:1]) if free else z[:1] + prev_noise,
+            audio=audio,
+            emotion=torch.tensor(label),
+            identity=identity,
+            silent=silent,
+            noise=noise,
+            sigma=sigma,
+        )
+
+    def _read(self, clip: Clip, start: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Motion with the frame before, audio (N, layers, channels), emotion (8), identity (63)."""
+        model = self.config.model
+        end = start + model.window
+        mel = model.audio == "logmel"  # its level needs what was heard before
+        heard = max(0, end - LEVEL_CONTEXT) if mel else start
+        with opened(clip.path) as file:
+            part = file.get_slice("motion")
+            motion, first = part[max(0, start - 1) : end].float(), part[0].float()
+            audio = file.get_slice("audio")[heard:end]
+            emotion, identity = file.get_tensor("emotion"), file.get_tensor("kp").float()
+        if mel:
+            audio = audio.float()
+            if self.config.augment:
+                audio = augment_log_mel(audio, generator)
+            audio = window_features(audio, start - heard, model.window)
+        if is_sized(model):
+            motion = at_mean_size(motion, first, self.stats.mean[SCALE])
+        else:
+            identity = self.stats.identity
+        return motion, audio, emotion, identity
+
+
+def _seed(seed: int, number: int) -> int:
+    digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest)
+
+
+def check_features(clip: Clip, model: ModelConfig | SyncConfig) -> None:
+    """Raises InputError for features of another kind than the model hears."""
+    with opened(clip.path) as file:
+        found = file.get_slice("audio").get_shape()[1:]
+    if found != [model.audio_layers, model.audio_dim]:
+        raise InputError(
+            f"{clip.path} holds audio features of {found[0]} x {found[-1]}, "
+            f"and the model hears {model.audio} of {model.audio_layers} x {model.audio_dim}",
+            hint="choose --config, or --set model.audio=, model.audio_layers= and model.audio_dim=",
         )
 
 

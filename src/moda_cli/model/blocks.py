@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.model.attention import JointAttention, QKNorm, Ropes, Streams, project_heads
+from moda_cli.model.embed import rotate
 
 NORM_EPS = 1e-6
 
@@ -75,3 +76,43 @@ class SingleBlock(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         hidden = F.gelu(hidden, approximate="tanh")
         return torch.addcmul(x, gate, self.out(torch.cat((mixed, hidden), dim=-1)))
+
+
+class CrossBlock(nn.Module):
+    """Self-attention, attention to fixed conditions, MLP: the ablation CABA (paper, Table 3).
+
+    The paper says that motion gives the queries and the conditions keys and values, no more. The
+    self-attention is DiT's (arXiv:2212.09748): without it no frame would see another.
+    """
+
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: int) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.attention = JointAttention(("motion",), dim, num_heads)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.norm = QKNorm(dim // num_heads)
+        self.out = nn.Linear(dim, dim)
+        self.mlp = MLP(dim, mlp_ratio)
+        self.modulation = nn.Linear(dim, 9 * dim)
+
+    def forward(self, x: Tensor, given: Tensor, condition: Tensor, ropes: Ropes) -> Tensor:
+        """x: (B, T, D), in and out. given: (B, S, D) tokens. condition: (B, 1, D) after its SiLU.
+
+        ropes: tables of `motion` and of `condition`, the S tokens.
+        """
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(
+            condition
+        ).chunk(9, dim=-1)
+        mixed = self.attention({"motion": modulate(x, shift1, scale1)}, ropes)["motion"]
+        x = torch.addcmul(x, gate1, mixed)
+        x = torch.addcmul(x, gate2, self._attend(modulate(x, shift2, scale2), given, ropes))
+        return torch.addcmul(x, gate3, self.mlp(modulate(x, shift3, scale3)))
+
+    def _attend(self, x: Tensor, given: Tensor, ropes: Ropes) -> Tensor:
+        heads = self.num_heads
+        q = self.query(x).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
+        k, v = self.key_value(given).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
+        q, k = rotate(self.norm.q(q), ropes["motion"]), rotate(self.norm.k(k), ropes["condition"])
+        mixed = F.scaled_dot_product_attention(q.to(v), k.to(v), v)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.config import EMOTIONS, ModelConfig
-from moda_cli.model.blocks import JointBlock, SingleBlock, modulate
+from moda_cli.model.blocks import CrossBlock, JointBlock, SingleBlock, modulate
 from moda_cli.model.embed import (
     TIME_WIDTH,
     AudioEmbedder,
@@ -51,6 +51,9 @@ class MMDiT(nn.Module):
         )
         self.single_stream = nn.ModuleList(
             SingleBlock(dim, heads, ratio) for _ in range(config.single_stream_depth)
+        )
+        self.cross_attention = nn.ModuleList(
+            CrossBlock(dim, heads, ratio) for _ in range(config.cross_attention_depth)
         )
         self.final_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, config.motion_dim)
@@ -102,8 +105,11 @@ class MMDiT(nn.Module):
 
         motion, *others = streams.values()
         streams = {"motion": motion, "condition": torch.cat(others, dim=1)}
+        ropes = {"motion": rope, "condition": rope.repeat(1, 3, 1)}
         for block in self.two_stream:
-            streams = block(streams, condition, {"motion": rope, "condition": rope.repeat(1, 3, 1)})
+            streams = block(streams, condition, ropes)
+        for block in self.cross_attention:
+            streams["motion"] = block(streams["motion"], streams["condition"], condition, ropes)
 
         x = torch.cat(tuple(streams.values()), dim=1)  # (B, 4 N, D)
         for block in self.single_stream:

@@ -1,0 +1,1 @@
+"""`moda train`: from a feature folder to a model directory."""

@@ -1,0 +1,114 @@
+"""A run killed at any step and started again ends with the same bits."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from moda_cli.config import TrainConfig
+from moda_cli.errors import UsageError
+from moda_cli.train.loop import train
+from toy_features import short, write_features
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_features(tmp_path_factory.mktemp("features"))
+
+
+def assert_same_run(one: Path, other: Path, step: int) -> None:
+    """Checkpoints, model directories and logged losses are equal bit for bit."""
+    names = (f"checkpoints/step-{step:08d}.safetensors", "model.safetensors")
+    for name in (*names, "best/model.safetensors"):
+        first, second = load_file(one / name), load_file(other / name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first), name
+    logs = []
+    for run in (one, other):
+        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        logs.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
+    assert logs[0] == logs[1]
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("step", [1, 5, 6, 11])
+def test_stopped_and_started_again(features: Path, tmp_path: Path, step: int) -> None:
+    def stop(now: int, steps: int, row: object) -> None:
+        if now == step:
+            raise Stop
+
+    config = short(validate_every=4)
+    train(features, tmp_path / "whole", config, workers=0)
+    with pytest.raises(Stop):
+        train(features, tmp_path / "stopped", config, workers=0, on_step=stop)
+    train(features, tmp_path / "stopped", config, workers=0)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped", config.steps or 0)
+
+
+def test_another_run_is_not_gone_on_with(features: Path, tmp_path: Path) -> None:
+    run, config = tmp_path / "run", short(steps=2)
+    with pytest.raises(UsageError, match="no checkpoint in"):
+        train(features, run, config, workers=0, resume=True)
+    train(features, run, config, workers=0)
+    before = (run / "model.safetensors").stat().st_mtime_ns
+    train(features, run, config, workers=0, resume=True)  # nothing is left to do
+    assert (run / "model.safetensors").stat().st_mtime_ns == before
+    wider = replace(config, batch_size=8, model=replace(config.model, hidden_dim=64))
+    with pytest.raises(UsageError, match=r"batch_size 4, now 8, model.hidden_dim 32, now 64"):
+        train(features, run, wider, workers=0)
+    others = write_features(tmp_path / "others", clips=4)
+    with pytest.raises(UsageError, match="other features"):
+        train(others, run, config, workers=0)
+    for path in (run / "checkpoints").iterdir():
+        path.unlink()
+    with pytest.raises(UsageError, match="holds a model already"):
+        train(features, run, config, workers=0)
+
+
+def test_checkpoints_hold_tensors_and_json(features: Path, tmp_path: Path) -> None:
+    train(features, tmp_path, config := short(steps=2), workers=0)
+    with safe_open(tmp_path / "checkpoints" / "step-00000002.safetensors", framework="pt") as file:
+        notes = json.loads(file.metadata()["notes"])
+        kinds = {name.split(".")[0] for name in file.keys()}  # noqa: SIM118
+    assert kinds == {"network", "average", "exp_avg", "exp_avg_sq"}
+    assert notes["step"] == 2
+    assert notes["config"] == asdict(config)
+    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    assert kinds == {".safetensors", ".json", ".jsonl", ".png"}
+
+
+def start(features: Path, run: Path, config: TrainConfig) -> "subprocess.Popen[bytes]":
+    file = features / "config.json"
+    file.write_text(json.dumps(asdict(config)))
+    command = [sys.executable, "-m", "moda_cli", "train", features, "-o", run, "--config", file]
+    return subprocess.Popen([*map(str, command), "--workers", "1", "-q"])
+
+
+@pytest.mark.slow
+def test_killed_and_started_again(features: Path, tmp_path: Path) -> None:
+    """SIGKILL after the third, then after some later checkpoint, as the command runs."""
+    config = short(steps=60, checkpoint_every=3, validate_every=25)
+    assert start(features, tmp_path / "whole", config).wait() == 0
+    run = tmp_path / "killed"
+    for seen in (9, 30):
+        process = start(features, run, config)
+        while not max((run / "checkpoints").glob(f"step-{seen:08d}*"), default=None):
+            assert process.poll() is None
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (run / "checkpoints" / "step-00000060.safetensors").exists()
+    assert start(features, run, config).wait() == 0
+    assert_same_run(tmp_path / "whole", run, 60)
+    assert not list(run.glob("checkpoints/.*"))
