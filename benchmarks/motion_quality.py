@@ -1,7 +1,7 @@
 """The bundled model's motion against the truth of held-out voices: lips, emotions, blinks, head.
 
 `python -m benchmarks.motion_quality --features DIR` reads the test split that
-`python -m moda_cli.data.synthetic DIR` leaves, and takes about 4 minutes on one free core.
+`moda extract --synthetic 4 -o DIR` leaves, and takes about 4 minutes on one free core.
 """
 
 import argparse

@@ -1,26 +1,23 @@
 """The synthetic speech-and-motion corpus the bundled model learns from.
 
-`python -m moda_cli.data.synthetic OUT --hours 4` needs espeak-ng, flite and festival.
+`moda extract --synthetic 4 -o OUT` makes it; it needs espeak-ng, flite and festival.
 """
 
-import argparse
-import json
 import multiprocessing
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
 import torch
 from numpy.random import Generator
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 
-from moda_cli.config import EMOTIONS, NO_EMOTION, SAMPLE_RATE, SAMPLES_PER_FRAME
+from moda_cli.config import EMOTIONS, FPS, NO_EMOTION, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.data.behaviour import jaw_offset, perform
+from moda_cli.data.clip_files import INDEX, Row, write_clip, write_rows
 from moda_cli.data.text import LANGUAGES, sentence
 from moda_cli.data.visemes import LABIAL, OPEN, Phone, lips, to_visemes
 from moda_cli.data.voices import Request, Speech, Voice, synthesise
@@ -90,12 +87,9 @@ def make_corpus(out: Path, hours: float, seed: int, workers: int = 1) -> None:
     plans = [*train_plans(round(hours * 3600 / MEAN_CLIP_S), seed), *test_plans(hours, seed)]
     chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
     spawn = multiprocessing.get_context("spawn")  # torch does not survive a fork
-    with (
-        ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool,
-        (out / "index.jsonl").open("w") as index,
-    ):
-        for rows in pool.map(write_clips, chunks, [out] * len(chunks)):
-            index.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
+        written = pool.map(write_clips, chunks, [out] * len(chunks))
+        write_rows(out / INDEX, [row for rows in written for row in rows])
 
 
 def train_plans(count: int, seed: int) -> Iterable[Plan]:
@@ -149,13 +143,13 @@ def _spoken_plan(
     return Plan(name, test, emotion, requests, tuple(map(float, pauses)), seed)
 
 
-def write_clips(plans: Sequence[Plan], out: Path) -> list[dict[str, Any]]:
+def write_clips(plans: Sequence[Plan], out: Path) -> list[Row]:
     """Speak and write clips; their rows of the index."""
     speeches = iter(synthesise([request for plan in plans for request in plan.requests]))
     return [_write_clip(plan, [next(speeches) for _ in plan.requests], out) for plan in plans]
 
 
-def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> dict[str, Any]:
+def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> Row:
     rng = np.random.default_rng((*plan.seed, 1))
     wave, phones, texts = join(plan, speeches)
     num_frames = len(wave) // SAMPLES_PER_FRAME
@@ -169,13 +163,13 @@ def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> dict[str, 
     recording = wave if plan.test else record(wave, rng)
     emotion = torch.zeros(len(EMOTIONS))
     emotion[plan.emotion] = 1
-    tensors = {
-        "motion": motion,
-        "kp": torch.zeros(63),
-        "audio": log_mel(recording).half(),
-        "emotion": emotion[:NO_EMOTION].clone(),
-    }
-    save_file(tensors, out / f"{plan.name}.safetensors")
+    digest = write_clip(
+        out / f"{plan.name}.safetensors",
+        motion,
+        torch.zeros(63),
+        log_mel(recording),
+        emotion[:NO_EMOTION].clone(),
+    )
     if plan.test:
         soundfile.write(out / f"{plan.name}.wav", recording, SAMPLE_RATE)
     voice = plan.requests[0].voice if plan.requests else None
@@ -188,6 +182,8 @@ def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> dict[str, 
         "start": 0,
         "end": len(wave) / SAMPLE_RATE,
         "frames": num_frames,
+        "sha256": digest,
+        "options": {"audio": "logmel", "fps": FPS, "seed": plan.seed[0]},
         "emotion": EMOTIONS[plan.emotion],
         "phones": [[name, round(start, 3), round(end, 3)] for name, start, end in phones],
         "labial": [[round(p.start, 3), round(p.end, 3)] for p in phones if p.symbol == LABIAL],
@@ -274,18 +270,3 @@ def record(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
         wave = wave + 0.08 * 10 ** (-rng.uniform(1.2, 3)) * hiss / hiss.std()
     recorded: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
     return recorded
-
-
-def main() -> None:
-    """Make a corpus from the command line."""
-    parser = argparse.ArgumentParser(description="Make the corpus the bundled model learns from.")
-    parser.add_argument("out", type=Path)
-    parser.add_argument("--hours", type=float, default=4.0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=1)
-    arguments = parser.parse_args()
-    make_corpus(arguments.out, arguments.hours, arguments.seed, arguments.workers)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""Videos to training features: what `moda extract` does."""

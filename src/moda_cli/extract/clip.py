@@ -1,0 +1,235 @@
+"""A stretch of video to feature files: the usable clips in it, and why the rest is left out."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import Tensor
+
+from moda_cli import components, media
+from moda_cli.config import (
+    EMOTIONS,
+    FPS,
+    NO_EMOTION,
+    SAMPLE_RATE,
+    SAMPLES_PER_FRAME,
+    AudioKind,
+    ModelConfig,
+)
+from moda_cli.data.annotations import Cut
+from moda_cli.data.clip_files import Row, write_clip
+from moda_cli.data.footage import Stretch, stretches, unusable, views
+from moda_cli.errors import InputError
+from moda_cli.extract.records import left_out
+from moda_cli.features.audio import log_mel
+from moda_cli.features.detect import FaceDetector
+from moda_cli.features.emotion_classifier import EmotionClassifier
+from moda_cli.features.extractors import MotionExtractor, read_heads
+from moda_cli.features.speech import SpeechFeatures
+from moda_cli.features.speech_encoder import SpeechEncoder
+from moda_cli.metrics.mouth import audio_mouth_lag
+from moda_cli.metrics.sync import SyncNetworks, sync_score
+from moda_cli.pictures import Picture
+from moda_cli.weights import liveportrait, store
+from moda_cli.weights.liveportrait import liveportrait_state
+
+log = logging.getLogger(__name__)
+
+Wave = NDArray[np.float32]
+
+MOTION = "motion_extractor"
+EMOTION, SYNC = "hsemotion", ("s3fd", "syncnet")  # taken where they are installed
+
+BATCH = 16  # crops that the motion extractor sees at once
+EMOTION_EVERY = 5  # frames
+OUT_OF_STEP = 2  # frames that mouth and sound may be apart: a tracked mouth is known no better
+SURE_MOUTH = 0.4  # correlation of mouth and loudness from which their lag is believed
+SURE_SYNCNET = 3.0  # Sync-C below which SyncNet takes the sound for another's
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """What a job looks and listens with."""
+
+    detector: FaceDetector
+    motion: MotionExtractor
+    encoder: SpeechEncoder | None = None  # None: log-mel
+    emotion: EmotionClassifier | None = None
+    sync: SyncNetworks | None = None  # None: mouth and loudness are compared
+
+    @classmethod
+    def load(cls, audio: AudioKind, device: torch.device) -> "Networks":
+        """Raises WeightsError for what is missing or damaged."""
+        store.require(*components.FACE)
+        detector = components.load_detector()
+        assert detector is not None
+        emotion = store.installed(EMOTION)
+        sync = [path for path in map(store.installed, SYNC) if path]
+        return cls(
+            detector,
+            components.load_network(
+                MOTION,
+                MotionExtractor,
+                partial(liveportrait_state, table=liveportrait.MOTION),
+                device,
+            ),
+            components.load_encoder(ModelConfig(audio=audio), device)
+            if audio in components.ENCODERS
+            else None,
+            EmotionClassifier(emotion) if emotion else None,
+            SyncNetworks.load(load_file(sync[0]), load_file(sync[1]), device)
+            if len(sync) == len(SYNC)
+            else None,
+        )
+
+
+def extract_cut(cut: Cut, out: Path, networks: Networks) -> tuple[list[Row], list[Row]]:
+    """Write the usable clips of a stretch of video; their rows, and those of what is left out.
+
+    The video is decoded twice: to find the faces and, once their crops can be smoothed, to look at
+    them. Raises InputError for a file that cannot be read.
+    """
+    assert cut.video is not None
+    if cut.sound is None and not media.probe_video(cut.video).has_sound:
+        return [], [left_out(cut, cut.start_s, cut.end_s, "no sound")]
+    first = round(cut.start_s * SAMPLE_RATE)
+    wave = media.read_audio(cut.sound or cut.video)[first:]
+    footage = Footage(cut)
+    rows: list[Row] = []
+    dropped: list[Row] = []
+    number = 0
+    frames, at = iter(footage), 0
+    for stretch in stretches(footage, networks.detector, cut.box.holds if cut.box else None):
+        sound = wave[stretch.start * SAMPLES_PER_FRAME : stretch.stop * SAMPLES_PER_FRAME]
+        start_s = cut.start_s + stretch.start / FPS
+        reason = unusable(stretch, sound)
+        sync: Row = {}
+        if not reason:
+            stretch, sound = in_common(stretch, sound)
+            reason, sync = judge_sync(stretch, sound, footage, networks.sync)
+        end_s = cut.start_s + stretch.stop / FPS
+        if reason:
+            dropped.append(left_out(cut, round(start_s, 3), round(end_s, 3), reason))
+            continue
+        name = f"{cut.name}_{number:03d}"
+        number += 1
+        part = islice(frames, stretch.start - at, stretch.stop - at)
+        at = stretch.stop
+        motion, kp, emotion = watch(part, stretch, networks)
+        if cut.emotion and networks.emotion is None:
+            emotion[EMOTIONS.index(cut.emotion)] = 1
+        digest = write_clip(
+            out / f"{name}.safetensors", motion, kp, hear(sound, networks.encoder), emotion
+        )
+        rows.append(
+            {
+                "clip": name,
+                "source": cut.source,
+                "start": round(start_s, 3),
+                "end": round(end_s, 3),
+                "frames": len(stretch),
+                **({"emotion": cut.emotion} if cut.emotion else {}),
+                "sync": sync,
+                "sha256": digest,
+            }
+        )
+    return rows, dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Footage:
+    """The frames of a clip, decoded anew each time; or those of a stretch of it."""
+
+    cut: Cut
+    start: int = 0
+    stop: int | None = None
+
+    def __iter__(self) -> Iterator[Picture]:
+        assert self.cut.video is not None
+        end, start = self.cut.end_s, self.cut.start_s
+        length = None if end is None else end - start
+        frames = media.read_video(self.cut.video, start_s=start, duration_s=length)
+        return islice(frames, self.start, self.stop)
+
+
+def in_common(stretch: Stretch, wave: Wave) -> tuple[Stretch, Wave]:
+    """As many frames as there is sound for, and the sound of just these."""
+    count = min(len(stretch), len(wave) // SAMPLES_PER_FRAME)
+    shorter = replace(
+        stretch,
+        stop=stretch.start + count,
+        crops=stretch.crops[:count],
+        openness=stretch.openness[:count],
+    )
+    return shorter, wave[: count * SAMPLES_PER_FRAME]
+
+
+def judge_sync(
+    stretch: Stretch, wave: Wave, footage: Footage, networks: SyncNetworks | None
+) -> tuple[str, Row]:
+    """Why mouth and sound do not belong together, if so, and what is known of it."""
+    if networks is not None:
+        part = replace(footage, start=stretch.start, stop=stretch.stop)
+        try:
+            found = sync_score(part, wave, networks).alignment
+        except InputError as error:
+            log.info("%s: SyncNet cannot look at it: %s", footage.cut.name, error)
+        else:
+            sync = {"by": "syncnet", "late": found.offset, "score": round(found.confidence, 3)}
+            if found.confidence < SURE_SYNCNET:
+                sure = f"{found.confidence:.2f} < {SURE_SYNCNET}"
+                return f"the sound is not this mouth's: Sync-C {sure}", sync
+            return _step(found.offset, f"Sync-C {found.confidence:.1f}"), sync
+    late, correlation = audio_mouth_lag(stretch.openness, wave)
+    if correlation < SURE_MOUTH:
+        return "", {"by": "unknown", "score": round(correlation, 3)}
+    return _step(late, f"r {correlation:.2f}"), {
+        "by": "mouth",
+        "late": late,
+        "score": round(correlation, 3),
+    }
+
+
+def _step(late: int, surety: str) -> str:
+    if abs(late) <= OUT_OF_STEP:
+        return ""
+    which = "mouth" if late > 0 else "sound"
+    return f"out of step: the {which} is {abs(late)} frames late ({surety})"
+
+
+@torch.inference_mode()
+def watch(
+    frames: Iterator[Picture], stretch: Stretch, networks: Networks
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Motion (T, 70), the first frame's kp_canonical (63), and emotion (8) of a stretch.
+
+    The emotion is the mean of the probabilities, or zero without a classifier.
+    """
+    device = next(networks.motion.parameters()).device
+    motions: list[Tensor] = []
+    emotions: list[NDArray[np.float32]] = []
+    identity = torch.empty(0)
+    looks = views(frames, stretch, EMOTION_EVERY)
+    while batch := list(islice(looks, BATCH)):
+        crops, faces = zip(*batch, strict=True)
+        images = torch.from_numpy(np.stack(crops)).to(device).permute(0, 3, 1, 2)
+        motion, kp_canonical = read_heads(networks.motion(images.float() / 255))
+        if not motions:
+            identity = kp_canonical[0].flatten().cpu()
+        motions.append(motion.cpu())
+        if networks.emotion:
+            emotions += [networks.emotion.probabilities(f) for f in faces if f is not None]
+    emotion = np.mean(emotions, axis=0, dtype=np.float64) if emotions else np.zeros(NO_EMOTION)
+    return torch.cat(motions), identity, torch.from_numpy(emotion).float()
+
+
+def hear(wave: Wave, encoder: SpeechEncoder | None) -> Tensor:
+    """Audio features (T, layers, D) of a clip's sound (640 T)."""
+    return log_mel(wave) if encoder is None else SpeechFeatures(encoder, wave).speech().cpu()

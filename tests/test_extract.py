@@ -1,0 +1,379 @@
+"""`moda extract`: what it keeps of a video, what it says of the rest, and what a kill leaves."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from extract_bench import (
+    SMALL_MOTION,
+    install,
+    make_networks,
+    picture,
+    rows_of,
+    save_classifier,
+    speech,
+    talking,
+    write_video,
+)
+from liveportrait_by_rule import by_rule
+from moda_cli.cli import app
+from moda_cli.config import SAMPLES_PER_FRAME
+from moda_cli.data.annotations import Box, Cut
+from moda_cli.data.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
+from moda_cli.extract.clip import Footage, judge_sync
+from moda_cli.extract.run import extract
+from moda_cli.features.audio import log_mel
+from moda_cli.features.crops import crop_image, halve
+from moda_cli.features.detect import FaceDetector
+from moda_cli.features.emotion_classifier import EmotionClassifier
+from moda_cli.features.extractors import MotionExtractor, read_heads
+from moda_cli.media import read_audio, read_video
+
+LEFT, RIGHT, MIDDLE = (150.0, 180.0), (480.0, 180.0), (320.0, 180.0)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_networks(tmp_path_factory.mktemp("networks"))
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One with a cut and all that is left out, a short one and a silent one at 30 fps."""
+    folder = tmp_path_factory.mktemp("videos")
+    frames = [
+        *talking(90),
+        *[picture(40, MIDDLE, mark=0)] * 10,
+        *talking(80, grey=200),
+        *[picture(200, LEFT, RIGHT)] * 15,
+    ]
+    write_video(folder / "ann" / "scenes.mkv", frames, speech(len(frames) / 25))
+    write_video(folder / "short.mkv", talking(50), speech(2))
+    hum = 0.1 * np.sin(np.arange(16000 * 3.2)).astype(np.float32)
+    write_video(folder / "hum.mov", talking(96), hum, fps=30)
+    write_video(folder / "mute.mkv", talking(10), None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip as it should be, 80 frames."""
+    return write_video(tmp_path_factory.mktemp("one") / "one.mkv", talking(80), speech(3.2))
+
+
+@dataclass
+class Bench:
+    out: Path
+    videos: Path
+
+    def run(self, *arguments: str) -> Result:
+        return CliRunner().invoke(app, ["extract", *arguments, "-o", str(self.out)])
+
+    def rows(self, name: str = "index.jsonl") -> list[dict[str, object]]:
+        return rows_of(self.out / name)
+
+
+@pytest.fixture
+def bench(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], videos: Path
+) -> Bench:
+    install(monkeypatch, tmp_path, files)
+    return Bench(tmp_path / "features", videos)
+
+
+def test_the_usable_clips_and_why_the_rest_is_left_out(bench: Bench) -> None:
+    done = bench.run(str(bench.videos), "--audio", "hubert", "--verify", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["faults"] == {}
+    rows = bench.rows()
+    assert [row["clip"] for row in rows] == ["ann_scenes_000", "ann_scenes_001"]
+    assert {(row["speaker"], row["source"]) for row in rows} == {("ann", "ann/scenes.mkv")}
+    # the face is missed from the first look after it went, and taken up at the next one
+    assert [(row["start"], row["end"]) for row in rows] == [(0, 3.44), (4, 7.2)]
+    for row in rows:
+        parts = load_file(bench.out / f"{row['clip']}.safetensors")
+        assert parts["motion"].shape == (row["frames"], 70)
+        assert parts["audio"].shape == (row["frames"], 12, 32)
+        assert parts["audio"].dtype == torch.float16
+        assert parts["kp"].shape == (63,)
+        assert parts["emotion"].tolist() == [0] * 8  # no classifier is installed
+    reasons = [(row["clip"], row["start"], row["reason"]) for row in bench.rows("dropped.jsonl")]
+    assert reasons == [
+        ("ann_scenes", 3.44, "no face"),
+        ("ann_scenes", 7.2, "several faces"),
+        ("hum", 0, "no speech"),
+        ("mute", 0, "no sound"),
+        ("short", 0, "2.00 s, shorter than 3 s"),
+    ]
+
+
+def test_features_are_those_of_the_networks_alone(
+    bench: Bench, files: dict[str, Path], one: Path
+) -> None:
+    """A second computation, whole clip at once, from the frames and the sound."""
+    assert bench.run(str(one), "--audio", "logmel", "-q").exit_code == 0
+    (row,) = bench.rows()
+    parts = load_file(bench.out / f"{row['clip']}.safetensors")
+    detector = FaceDetector(files["face_detector"], files["face_landmarks"])
+    (stretch,) = stretches(read_video(one), detector)
+    crops = [
+        halve(crop_image(frame, to_crop))
+        for frame, to_crop in zip(read_video(one), smooth_crops(stretch.crops), strict=True)
+    ]
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        motion, kp = read_heads(by_rule(MotionExtractor(**SMALL_MOTION))(images))
+    torch.testing.assert_close(parts["motion"], motion, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(parts["kp"], kp[0].flatten(), atol=1e-5, rtol=1e-4)
+    assert parts["audio"].equal(log_mel(read_audio(one)).half())
+    assert parts["motion"].std(dim=0).max() > 0  # the networks see the sway
+
+
+def test_emotion_is_the_mean_over_the_faces(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], one: Path
+) -> None:
+    classifier = bench.out.parent / "classifier.onnx"
+    save_classifier(classifier)
+    install(monkeypatch, bench.out.parent, {**files, "hsemotion": classifier})
+    assert bench.run(str(one), "--audio", "logmel").exit_code == 0
+    found = load_file(bench.out / "one_000.safetensors")["emotion"]
+    # the face sways, so its box is at most a few pixels from here, and all around it is black
+    faces = [frame[105:225, 260:380] for frame in list(read_video(one))[::5]]
+    wanted = EmotionClassifier(classifier).clip_probabilities(faces)
+    assert found.sum() == pytest.approx(1, abs=1e-5)
+    np.testing.assert_allclose(found.numpy(), wanted, atol=0.01)
+
+
+def test_a_second_run_does_nothing_and_another_kind_is_refused(bench: Bench, one: Path) -> None:
+    video = bench.out.parent / "one.mkv"
+    shutil.copy(one, video)
+    assert bench.run(str(video), "--audio", "logmel").exit_code == 0
+    (path,) = bench.out.glob("*.safetensors")
+    before = path.stat().st_mtime_ns, (bench.out / "index.jsonl").read_bytes()
+    assert bench.run(str(video), "--audio", "logmel").exit_code == 0
+    assert (path.stat().st_mtime_ns, (bench.out / "index.jsonl").read_bytes()) == before
+    refused = bench.run(str(video), "--audio", "hubert")
+    assert refused.exit_code == 2
+    assert "other options" in refused.stderr
+    # a shorter video in its place leaves nothing of the old one
+    write_video(video, talking(40), speech(1.6))
+    assert bench.run(str(video), "--audio", "logmel").exit_code == 3
+    assert not path.exists()
+    assert bench.rows() == []
+
+
+def test_a_listed_clip_is_cut_out_of_the_whole_video(bench: Bench, files: dict[str, Path]) -> None:
+    """Its picture and its sound begin at the listed second."""
+    folder = bench.out.parent / "v"
+    frames = list(talking(140))
+    write_video(folder / "AAAAAAAAAAA.mkv", frames, speech(5.6))
+    clip = {
+        "ytb_id": "AAAAAAAAAAA",
+        "duration": {"start_sec": 1.2, "end_sec": 4.6},
+        "bbox": {"left": 0.2, "top": 0, "right": 0.8, "bottom": 1},
+    }
+    absent = {**clip, "ytb_id": "BBBBBBBBBBB"}
+    annotations = bench.out.parent / "info.json"
+    annotations.write_text(json.dumps({"AAAAAAAAAAA_3": clip, "BBBBBBBBBBB_0": absent}))
+    options = ["--dataset", "celebvtext", "--annotations", str(annotations), "--split", "train"]
+    assert bench.run(str(folder), *options, "--audio", "logmel").exit_code == 0
+    (row,) = bench.rows()
+    assert (row["start"], row["end"], row["frames"]) == (1.2, 4.6, 85)
+    assert (row["speaker"], row["split"]) == ("AAAAAAAAAAA", "train")
+    (dropped,) = bench.rows("dropped.jsonl")
+    assert (dropped["clip"], dropped["reason"]) == ("BBBBBBBBBBB_0", "the video is not there")
+    parts = load_file(bench.out / f"{row['clip']}.safetensors")
+    wave = read_audio(folder / "AAAAAAAAAAA.mkv")[19200:73600]
+    assert parts["audio"].equal(log_mel(wave).half())
+    detector = FaceDetector(files["face_detector"], files["face_landmarks"])
+    (stretch,) = stretches(frames[30:115], detector)
+    crops = [view for view, _ in views(frames[30:115], stretch, 5)]
+    images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 255
+    with torch.inference_mode():
+        motion, _ = read_heads(by_rule(MotionExtractor(**SMALL_MOTION))(images))
+    torch.testing.assert_close(parts["motion"], motion, atol=1e-4, rtol=1e-4)
+
+
+def test_an_unreadable_video_fails_alone(bench: Bench, one: Path) -> None:
+    folder = bench.out.parent / "v"
+    folder.mkdir()
+    shutil.copy(one, folder)
+    (folder / "bad.mp4").write_bytes(b"not a video")
+    done = bench.run(str(folder), "--audio", "logmel")
+    assert done.exit_code == 1
+    assert [row["clip"] for row in bench.rows()] == ["one_000"]
+    assert [row["clip"] for row in bench.rows("dropped.jsonl")] == ["bad"]
+
+
+def test_verify_names_every_bad_file(bench: Bench) -> None:
+    bench.out.mkdir()
+    rows = []
+    for name in ("good", "changed", "short", "nan", "gone"):
+        parts = {
+            "motion": torch.zeros(80 if name != "short" else 79, 70),
+            "kp": torch.zeros(63),
+            "audio": torch.zeros(80, 4, 80, dtype=torch.float16),
+            "emotion": torch.zeros(8),
+        }
+        if name == "nan":
+            parts["motion"][3, 4] = torch.nan
+        path = bench.out / f"{name}.safetensors"
+        save_file(parts, path)
+        digest = subprocess.run(["sha256sum", path], capture_output=True, text=True).stdout[:64]
+        rows.append({"clip": name, "frames": 80, "sha256": digest})
+    path = bench.out / "changed.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    (bench.out / "gone.safetensors").unlink()
+    save_file({"x": torch.zeros(1)}, bench.out / "stray.safetensors")
+    (bench.out / "index.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    done = bench.run("--verify", "--json")
+    assert done.exit_code == 1
+    faults = json.loads(done.stdout)["faults"]
+    assert set(faults) == {f"{n}.safetensors" for n in ("changed", "short", "nan", "gone", "stray")}
+    assert "motion is (79, 70)" in faults["short.safetensors"]
+    assert faults["nan.safetensors"] == "motion is not finite"
+
+
+def test_without_weights_it_says_which_command_fetches_them(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MODA_CACHE", str(bench.out.parent / "empty"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = bench.run(str(bench.videos), "--audio", "logmel")
+    assert done.exit_code == 4
+    assert "moda download train" in done.stderr
+    assert not bench.out.exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--synthetic", "1", "--audio", "hubert"],
+        ["x", "--split", "authors"],
+        ["x", "--dataset", "hdtf"],
+        ["x", "--annotations", "y"],
+    ],
+)
+def test_options_that_do_not_fit(bench: Bench, arguments: list[str]) -> None:
+    assert bench.run(*(str(bench.videos) if a == "x" else a for a in arguments)).exit_code == 2
+
+
+def test_a_box_chooses_the_speaker(bench: Bench) -> None:
+    video = write_video(bench.out.parent / "two.mkv", [picture(40, LEFT, RIGHT)] * 80, speech(3.2))
+    cut = Cut("two", video, "two.mkv", "a", box=Box(0.5, 0, 1, 1))
+    assert extract([cut], bench.out, "logmel", "cpu").clips == 1
+    shifted = Cut("both", video, "two.mkv", "a", box=Box(0, 0, 1280, 720, height=720))
+    assert extract([shifted], bench.out, "logmel", "cpu").clips == 1
+    assert bench.rows("dropped.jsonl")[0]["reason"] == "several faces"
+
+
+def test_smooth_crops_follow_drift_and_not_nods() -> None:
+    still = np.tile([300.0, 200.0, 400.0], (200, 1))
+    zoom = 512 / 400
+    middle = [256 - zoom * 300, 256 - zoom * 200]
+    wanted = np.column_stack((zoom * np.eye(2), middle))
+    np.testing.assert_allclose(smooth_crops(still), np.tile(wanted, (200, 1, 1)), atol=1e-9)
+    nodding = still + np.array([0, 10, 0]) * np.sin(np.arange(200) * 2 * np.pi / 20)[:, None]
+    shift = smooth_crops(nodding)[75:-75, 1, 2] - wanted[1, 2]
+    assert np.abs(shift).max() < 0.02 * zoom * 10
+    drifting = still + np.array([1.0, 0, 0]) * np.arange(200)[:, None]
+    apart = smooth_crops(drifting)[75:-75] @ np.array([0, 200, 1.0])
+    np.testing.assert_allclose(apart[:, 0], 256 - zoom * drifting[75:-75, 0], atol=1e-6)
+
+
+def test_what_is_speech() -> None:
+    rng = np.random.default_rng(0)
+    seconds = np.arange(16000 * 5) / 16000
+    noise = rng.standard_normal(len(seconds)).astype(np.float32)
+    assert has_speech(speech(5))
+    assert has_speech(0.05 * speech(5) + 1e-4 * noise)
+    assert not has_speech(0.001 * speech(5))
+    assert not has_speech(np.zeros(80000, np.float32))
+    assert not has_speech(0.1 * noise)
+    assert not has_speech((0.2 * np.sin(2 * np.pi * 120 * seconds)).astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("frames", "reason"), [(74, "shorter than 3 s"), (75, ""), (1500, ""), (1501, "longer than 60")]
+)
+def test_lengths(frames: int, reason: str) -> None:
+    stretch = Stretch(0, frames, "", np.zeros((frames, 3)), np.zeros(frames))
+    wave = speech(frames / 25)
+    assert reason in unusable(stretch, wave)
+    assert (reason == "") == (unusable(stretch, wave) == "")
+    assert "shorter" in unusable(stretch, wave[: 74 * SAMPLES_PER_FRAME])
+
+
+def test_mouth_and_loudness_decide_on_sync_where_they_agree() -> None:
+    """The mouth of a clip is the loudness of its sound, late by some frames, or noise."""
+    wave = speech(8)
+    power = np.square(wave).reshape(-1, SAMPLES_PER_FRAME).mean(axis=1)
+    mouth = np.convolve(power**0.25, np.ones(3) / 3, "same")
+    cut = Footage(Cut("a", Path("a"), "a", "a"))
+    for late in (-5, -4, 0, 1, 4, 5):
+        openness = np.roll(mouth, late)
+        stretch = Stretch(0, len(mouth), "", np.zeros((len(mouth), 3)), openness)
+        reason, sync = judge_sync(stretch, wave, cut, None)
+        assert sync["by"] == "mouth"
+        assert abs(sync["late"] - late) <= 1
+        which = "mouth" if late > 0 else "sound"
+        assert (reason == "") if abs(late) < 2 else (f"the {which} is" in reason)
+    noise = np.random.default_rng(0).standard_normal(len(mouth))
+    reason, sync = judge_sync(
+        Stretch(0, len(mouth), "", np.zeros((len(mouth), 3)), noise), wave, cut, None
+    )
+    assert (reason, sync["by"]) == ("", "unknown")
+
+
+def features(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.fixture
+def many(bench: Bench) -> Path:
+    folder = bench.out.parent / "many"
+    for k in range(4):
+        write_video(folder / f"{k}.mkv", talking(80, sway=8 + k), speech(3.2))
+    return folder
+
+
+def command(folder: Path, out: Path, workers: int) -> list[str]:
+    options = ["--audio", "hubert", "--workers", str(workers), "--device", "cpu"]
+    return [sys.executable, "-m", "moda_cli", "extract", str(folder), "-o", str(out), *options]
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
+    bench: Bench, many: Path
+) -> None:
+    subprocess.run(command(many, bench.out, 1), check=True, capture_output=True)
+    wanted = features(bench.out)
+    assert len(wanted) == 4 + 2
+    killed = bench.out.parent / "killed"
+    process = subprocess.Popen(
+        command(many, killed, 2), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    while len(list(killed.glob(".jobs/*.json"))) < 1:
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()  # returns once the workers have closed the pipes, so they ended as well
+    assert not (killed / "index.jsonl").exists()
+    first = {path.name: path.stat().st_mtime_ns for path in killed.glob(".jobs/*.json")}
+    assert len(first) < 4
+    subprocess.run(command(many, killed, 2), check=True, capture_output=True)
+    assert features(killed) == wanted
+    for name, modified in first.items():
+        assert (killed / ".jobs" / name).stat().st_mtime_ns == modified
+    assert not list(killed.glob(".*.part"))
