@@ -141,9 +141,13 @@ def suppress(
 def detect_faces(network: S3FD, frames: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.float64]]:
     """Faces of each RGB frame (H, W, 3): (n, 4) x1, y1, x2, y2 in pixels, best first.
 
-    The frames are of one size; large ones go through the network a few at a time.
+    The frames are of one size; large ones go through the network a few at a time. Raises InputError
+    for frames that five halvings leave nothing of.
     """
     device = network.L2Norm3_3.weight.device
+    smallest = min(frames[0].shape[:2])
+    if smallest * DETECTION_SCALE < 32:
+        raise InputError(f"frames with sides of {smallest} pixels are too small to find faces in")
     small = [cv2.resize(frame, None, fx=DETECTION_SCALE, fy=DETECTION_SCALE) for frame in frames]
     images = torch.from_numpy(np.stack(small))  # (B, h, w, 3)
     height, width = frames[0].shape[:2]
