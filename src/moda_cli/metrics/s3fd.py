@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moda_cli.errors import InputError
+
 MEAN_RGB = (123.0, 117.0, 104.0)
 STRIDES = (4, 8, 16, 32, 64, 128)
 ANCHOR_STRIDES = 4  # an anchor is a square of four strides
