@@ -38,7 +38,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "motion_extractor": {"depths": [1, 1, 1, 1], "widths": [8, 16, 16, 32]},
     "warping": {"channels": 4, "depth": 4, "out_channels": 16, "compressed": 2,
                 "hourglass_width": 4, "hourglass_max_width": 16, "hourglass_levels": 2},
-    "spade": {"in_channels": 16, "width": 16, "out_channels": 8},
+    "spade": {"in_channels": 16, "width": 16, "out_channels": 4},
 }  # fmt: skip
 FULL: dict[str, dict[str, Any]] = {name: {} for name in SMALL}
 

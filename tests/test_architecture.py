@@ -14,9 +14,10 @@ LEVELS = [  # a module may import from levels below its own, and from its own pa
     BASE,
     STAGES,
     {"generator", "data", "losses", "metrics", "portrait", "alse"},
-    {"components"},
+    {"components", "measure"},
+    {"choice"},
     {"pipeline"},
-    {"train", "evaluate", "report", "batch", "extract", "measure"},
+    {"train", "evaluate", "batch", "extract"},
     {"cli"},
     {"__main__"},
 ]

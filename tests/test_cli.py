@@ -276,7 +276,7 @@ def test_sound_from_stdin(tmp_path: Path, speech: Path) -> None:
 def test_help_lists_every_command() -> None:
     result = CliRunner().invoke(app, ["--help"])
     assert result.exit_code == 0
-    for command in ("extract", "generate", "train", "download"):
+    for command in ("extract", "generate", "train", "eval", "download"):
         assert command in result.stdout
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
     assert CliRunner().invoke(app, []).stdout == result.stdout

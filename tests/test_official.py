@@ -120,6 +120,46 @@ def test_the_crop_alone(bench: Bench) -> None:
     assert next(read_video(bench.folder / "crop.mp4")).shape == (512, 512, 3)
 
 
+def test_the_networks_see_the_same_whatever_the_size(bench: Bench) -> None:
+    motions = []
+    for size in (640, 160):
+        report = bench.generate(f"size{size}.mp4", "--model", "moda", "--size", str(size),
+                                "--save-motion", f"{size}.safetensors")  # fmt: skip
+        assert report["width"] == size
+        motions.append(load_motion(bench.folder / f"{size}.safetensors").motion)
+    assert motions[0].equal(motions[1])
+
+
+def test_a_stream_of_the_official_model(bench: Bench) -> None:
+    command = [sys.executable, "-m", "moda_cli", "generate", "portrait.png", "speech.wav",
+               "-o", "-", "--model", "moda", "--device", "cpu"]  # fmt: skip
+    done = subprocess.run(
+        command, cwd=bench.folder, env=bench.environment, capture_output=True, check=True
+    )
+    (bench.folder / "stream.mp4").write_bytes(done.stdout)
+    assert len(list(read_video(bench.folder / "stream.mp4"))) == 15
+
+
+def test_faults_of_weights_and_choices_are_named(bench: Bench, tmp_path: Path) -> None:
+    def refused(code: int, word: str, *options: str, **environment: str) -> None:
+        done = bench.run("generate", "portrait.png", "speech.wav", "-o", "no.mp4", *options,
+                         check=False, **environment)  # fmt: skip
+        assert done.returncode == code, done.stderr
+        assert word in done.stderr
+        assert "Traceback" not in done.stderr
+        assert not (bench.folder / "no.mp4").exists()
+
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"audio": "melspec"}')
+    refused(4, "melspec", "--model", str(tmp_path / "model"))
+    refused(2, "float16", "--model", "moda", "--dtype", "float16", "--device", "cpu")
+    refused(5, "hpu", "--device", "hpu")
+    refused(4, "MODA_CACHE", MODA_CACHE="/dev/null")
+    (tmp_path / "one.toml").write_text('[x]\nwhat = "x"\nlicence = "MIT"\ncommercial = true\n'
+                                       'profiles = []\nsource = []\n')  # fmt: skip
+    refused(4, "motion_generator", "--model", "moda", MODA_WEIGHTS=str(tmp_path / "one.toml"))
+
+
 @pytest.mark.slow
 def test_the_full_size_model_makes_a_video(tmp_path: Path) -> None:
     bench = Bench(tmp_path, FULL, 0.16)

@@ -20,7 +20,7 @@ from moda_cli.generator import MotionGenerator
 from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import Stats
 from moda_cli.render.keypoints import Retargeting
-from moda_cli.render.liveportrait import Networks
+from moda_cli.render.liveportrait import Engine, Networks
 from moda_cli.render.spade import SpadeGenerator
 from moda_cli.render.warp import WarpingNetwork
 from moda_cli.weights import liveportrait, store
@@ -53,7 +53,7 @@ def needed(config: ModelConfig, renderer: str) -> tuple[str, ...]:
 
 def moda_config() -> ModelConfig:
     """Shape of the official motion generator."""
-    return ModelConfig(**load_manifest().components[MODA].config)
+    return ModelConfig(**load_manifest().component(MODA).config)
 
 
 def missing(names: Sequence[str]) -> list[str]:
@@ -73,7 +73,7 @@ def load_network(
     """
     path = store.require(name)[name]
     with torch.device("meta"):
-        module = build(**load_manifest().components[name].config)
+        module = build(**load_manifest().component(name).config)
     try:
         state = load_file(path, device="cpu" if device.type == "mps" else str(device))
     except (OSError, SafetensorError) as error:
@@ -118,14 +118,15 @@ def load_extractors(device: torch.device, dtype: torch.dtype) -> Extractors:
     )
 
 
-def load_renderer(device: torch.device, dtype: torch.dtype) -> Networks:
-    """LivePortrait's S, W and G."""
-    return Networks(
+def load_renderer(device: torch.device, dtype: torch.dtype, compiled: bool) -> Engine:
+    """LivePortrait's S, W and G; compiled, what torch makes of them is kept with the weights."""
+    networks = Networks(
         _liveportrait("stitching", Retargeting, liveportrait.RETARGETING, device),
         _liveportrait("warping", WarpingNetwork, liveportrait.WARPING, device),
         _liveportrait("spade", SpadeGenerator, liveportrait.GENERATOR, device),
         dtype,
     )
+    return Engine(networks, "default" if compiled else None, store.cache_dir() / "inductor")
 
 
 def _liveportrait(

@@ -4,27 +4,28 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import get_args
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moda_cli.config import NO_EMOTION, ModelConfig, SamplerConfig
+from moda_cli.config import NO_EMOTION, AudioKind, ModelConfig, SamplerConfig, SourceKind
 from moda_cli.emotion import Timeline, emotion_shares
 from moda_cli.errors import WeightsError
-from moda_cli.features.audio import log_mel, window_features
-from moda_cli.features.speech import ADDED, SpeechFeatures
+from moda_cli.features.audio import LogMel, Read, Samples, reader
+from moda_cli.features.speech import ADDED, LiveSpeech, SpeechFeatures
 from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source, Stats
 from moda_cli.sampler import (
+    CountFrames,
     Term,
     Velocity,
     euler_sigmas,
     guidance_terms,
     modulate_lips,
+    modulate_lips_live,
     sample_windows,
 )
 from moda_cli.weights.state import load_strict
@@ -77,7 +78,10 @@ class MotionGenerator:
 def read_config(directory: Path) -> ModelConfig:
     """The shape of a model directory's network. Raises WeightsError where it is no such thing."""
     try:
-        return ModelConfig(**json.loads((directory / "config.json").read_text()))
+        config = ModelConfig(**json.loads((directory / "config.json").read_text()))
+        if config.audio not in get_args(AudioKind) or config.source not in get_args(SourceKind):
+            raise ValueError(f"unknown audio {config.audio!r} or source {config.source!r}")
+        return config
     except (OSError, ValueError, TypeError) as error:
         raise _no_model(directory, error) from None
 
@@ -181,7 +185,7 @@ def window_noise(shape: ModelConfig, seed: int) -> DrawNoise:
 def _sample(
     model: MotionGenerator,
     audio_at: Callable[[int], Tensor],
-    num_frames: int,
+    num_frames: int | CountFrames,
     timeline: Timeline,
     config: SamplerConfig,
     start: _Start,
@@ -211,23 +215,23 @@ def _sample(
 
 def sample_motion(
     model: MotionGenerator,
-    wave: NDArray[np.float32],
+    wave: Samples | Read,
     timeline: Timeline,
     config: SamplerConfig,
     source: Source | None = None,
 ) -> Iterator[Tensor]:
     """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
 
-    Windows are causal: each hears the sound up to its own end, as log-mel. The first frame is the
-    source picture's, and the clip eases out of it. Raises WeightsError for a model that needs a
-    source and has none.
+    Windows are causal: each hears the sound up to its own end, as log-mel, so that the wave may
+    still be arriving. The first frame is the source picture's, and the clip eases out of it. Raises
+    WeightsError for a model that needs a source and has none.
     """
     shape, start = model.network.config, _start(model, source)
-    mel = log_mel(wave)
+    mel = LogMel(wave if callable(wave) else reader(wave))
     pieces = _sample(
         model,
-        lambda frame: window_features(mel, frame, shape.window),
-        len(mel),
+        lambda frame: mel.window(frame, shape.window),
+        mel.frames,
         timeline,
         config,
         start,
@@ -268,3 +272,30 @@ def sample_released(
     z = torch.cat(list(pieces))
     z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
     return _physical(model, z[:-ADDED], start)
+
+
+def sample_live(
+    model: MotionGenerator,
+    features: LiveSpeech,
+    timeline: Timeline,
+    config: SamplerConfig,
+    source: Source | None,
+) -> Iterator[Tensor]:
+    """Yield physical motion (n, 70) of a sound that may still be arriving (decisions.md 10).
+
+    As `sample_released`, but lips move away from their rest in silence that is sampled first, by
+    the largest distance so far. Raises WeightsError for a model that needs a source and has none.
+    """
+    shape, start = model.network.config, _start(model, source)
+
+    def sample(
+        audio_at: Callable[[int], Tensor], num_frames: int | CountFrames
+    ) -> Iterator[Tensor]:
+        noise = window_noise(shape, config.seed)
+        return _sample(model, audio_at, num_frames, timeline, config, start, noise)
+
+    quiet = features.silence(shape.window)
+    rest = torch.cat(list(sample(lambda _: quiet, ADDED)))[LIP_REFERENCE]
+    pieces = sample(lambda frame: features.window(frame, shape.window), features.frames)
+    for z in modulate_lips_live(pieces, rest, LIP_KEYPOINTS):
+        yield _physical(model, z, start)

@@ -5,6 +5,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,16 +15,22 @@ import torch
 from torch import Tensor
 
 from moda_cli import __version__, components, figures, media
+from moda_cli.choice import choose, enough_memory, resolve_device, resolve_dtype
 from moda_cli.config import FPS, ClipConfig, RenderConfig
 from moda_cli.emotion import Timeline, parse_emotion
-from moda_cli.errors import DeviceError, UsageError
-from moda_cli.features.audio import num_frames
+from moda_cli.errors import UsageError
+from moda_cli.features.audio import Read, Samples, num_frames
 from moda_cli.features.detect import FaceDetector
 from moda_cli.features.extractors import Extractors
-from moda_cli.features.speech import SpeechFeatures
+from moda_cli.features.speech import LiveSpeech, SpeechFeatures
 from moda_cli.features.speech_encoder import SpeechEncoder
-from moda_cli.generator import MotionGenerator, read_config, sample_motion, sample_released
-from moda_cli.media.sound import Wave
+from moda_cli.generator import (
+    MotionGenerator,
+    sample_live,
+    sample_motion,
+    sample_released,
+)
+from moda_cli.media.sound import LiveSound, StoredWave, Wave, stored_wave
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
@@ -37,17 +44,16 @@ from moda_cli.motion import (
 )
 from moda_cli.pictures import Picture
 from moda_cli.portrait import Portrait, read_portrait, resized
-from moda_cli.render.liveportrait import LivePortrait, Networks
+from moda_cli.render.liveportrait import Engine, LivePortrait
 from moda_cli.render.paste import PasteBack
 from moda_cli.render.rig import Rig
 from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
 
-BUNDLED = Path(__file__).parent / "assets" / "mini"
 PREVIEW_FRAMES = 12
 
-OnFrame = Callable[[int, int], None]  # (done, total)
+OnFrame = Callable[[int, int | None], None]  # (done, total); None while sound may still arrive
 
 
 class Renderer(Protocol):
@@ -55,43 +61,6 @@ class Renderer(Protocol):
 
     def render(self, motion: Tensor) -> Iterator[Picture]:
         """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order."""
-
-
-def resolve_device(name: str) -> torch.device:
-    """The device `--device` names; auto is CUDA, else the CPU.
-
-    Raises DeviceError where it is not there.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise DeviceError(
-            f"device {name!r} cannot be used: {reason}", hint="try --device cpu"
-        ) from None
-    return device
-
-
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The precision `--dtype` names; auto is the release's float16 on CUDA, else float32."""
-    if name == "auto":
-        name = "float16" if device.type == "cuda" else "float32"
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
-
-
-def resolve_model(name: str, device: torch.device) -> str:
-    """`auto` is `moda` on CUDA with its weights there, else `mini`."""
-    if name != "auto":
-        return name
-    wanted = (components.MODA, *components.needed(components.moda_config(), "liveportrait"))
-    ready = device.type == "cuda" and not components.missing(wanted)
-    if not ready and device.type == "cuda":
-        log.info("model mini; `moda download` fetches the official weights")
-    return "moda" if ready else "mini"
 
 
 def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor:
@@ -117,10 +86,12 @@ def prefetch(items: Iterable[Tensor]) -> Iterator[Tensor]:
 
     def rest() -> Iterator[Tensor]:
         ahead = first
-        with pool:
+        try:
             while (item := ahead.result()) is not None:
                 ahead = pool.submit(next, iterator, None)
                 yield item
+        finally:
+            pool.shutdown(wait=False)  # it may be waiting for sound
 
     return rest()
 
@@ -140,6 +111,25 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Animation:
+    """A portrait, the motion (n, 70) at 25 fps that is made for it piece by piece, and who draws.
+
+    neutral: (70) the motion at which a frame is the portrait; absolute: as in `Recording`.
+    """
+
+    portrait: Portrait
+    neutral: Tensor
+    absolute: bool
+    motion: Iterator[Tensor]
+    renderer: Renderer
+
+    def frames(self, motion: Iterable[Tensor], fps: float) -> Iterator[Picture]:
+        """Yield a frame per 1 / fps seconds of motion at 25 fps."""
+        for piece in resample(motion, fps):
+            yield from self.renderer.render(piece)
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """A motion generator and a renderer, loaded once, for any number of clips."""
 
@@ -148,7 +138,7 @@ class Pipeline:
     encoder: SpeechEncoder | None = None  # None: the model hears log-mel
     detector: FaceDetector | None = None  # None: faces are found without weights
     extractors: Extractors | None = None  # where the model or the renderer needs them
-    networks: Networks | None = None  # None: frames are drawn by the rig
+    networks: Engine | None = None  # None: frames are drawn by the rig
 
     @classmethod
     def load(
@@ -157,140 +147,171 @@ class Pipeline:
         device: str = "auto",
         renderer: str = "auto",
         dtype: str = "auto",
+        compiled: bool = False,
         on_progress: OnProgress | None = None,
     ) -> "Pipeline":
         """`mini`, `moda` or a model directory, and the renderer `rig` or `liveportrait`.
 
         `auto` chooses `moda` where it can run at once, the renderer that belongs to the model, and
-        half precision on CUDA. Weights that another choice lacks are fetched; on_progress(name,
-        bytes, of bytes) follows. Raises WeightsError for what cannot be had or is corrupt,
-        DeviceError for the device.
+        half precision on CUDA. compiled: LivePortrait's networks go through torch.compile. Weights
+        that another choice lacks are fetched; on_progress(name, bytes, of bytes) follows.
+
+        Raises WeightsError for what cannot be had or is corrupt, DeviceError for the device,
+        UsageError for a precision it cannot run.
         """
         where = resolve_device(device)
         precision = resolve_dtype(dtype, where)
-        name = resolve_model(model, where)
-        directory = BUNDLED if name == "mini" else Path(name)
-        config = components.moda_config() if name == "moda" else read_config(directory)
-        if renderer == "auto":
-            renderer = "liveportrait" if config.source == "extracted" else "rig"
-        wanted = components.needed(config, renderer)
-        ensure([*([components.MODA] if name == "moda" else []), *wanted], on_progress)
-        log.info("model %s, renderer %s on %s", name, renderer, where)
-        return cls(
-            (
+        choice = choose(model, renderer, where)
+        ensure(choice.components, on_progress)
+        log.info("model %s, renderer %s on %s", choice.model, choice.renderer, where)
+        config, official = choice.config, choice.model == "moda"
+        looks = components.EXTRACTORS[0] in choice.components
+        draws = choice.renderer == "liveportrait"
+        with enough_memory(where):
+            return cls(
                 components.load_moda(where)
-                if name == "moda"
-                else MotionGenerator.load(directory, where)
-            ),
-            name,
-            encoder=components.load_encoder(config, where) if config.audio != "logmel" else None,
-            detector=components.load_detector(),
-            extractors=(
-                components.load_extractors(where, precision)
-                if components.EXTRACTORS[0] in wanted
-                else None
-            ),
-            networks=(
-                components.load_renderer(where, precision) if renderer == "liveportrait" else None
-            ),
-        )
+                if official
+                else MotionGenerator.load(choice.directory, where),
+                choice.model,
+                encoder=components.load_encoder(config, where)
+                if config.audio in components.ENCODERS
+                else None,
+                detector=components.load_detector(),
+                extractors=components.load_extractors(where, precision) if looks else None,
+                networks=components.load_renderer(where, precision, compiled) if draws else None,
+            )
 
     def generate(self, clip: ClipConfig, on_frame: OnFrame | None = None) -> Result:
-        """Make one video and the side files `clip` asks for.
+        """Make one video and the side files `clip` asks for; `-` streams it to standard output.
 
         on_frame(done, total) is called for every finished frame. Raises UsageError for what cannot
         be written, InputError for what cannot be read or shows no usable face.
         """
-        started = time.perf_counter()
+        started, fps = time.perf_counter(), clip.render.fps
         timeline = parse_emotion(clip.emotion)
         check_outputs(clip)
         given = load_motion(clip.motion) if clip.motion else None
-        wave = media.read_audio(clip.audio)
-        length = len(given.motion) if given else num_frames(len(wave))
+        with ExitStack() as stack:
+            stack.enter_context(enough_memory(self.model.device))
+            sound: LiveSound | StoredWave
+            track: Path | Iterator[Wave]
+            total, piped = None, str(clip.audio) == "-"
+            if media.streams(clip.output) and not given:
+                sound = stack.enter_context(LiveSound(clip.audio))
+                track = sound.copies() if piped else clip.audio
+            else:
+                sound = stack.enter_context(stored_wave(clip.audio))
+                track = sound.path if piped else clip.audio
+                length = len(given.motion) if given else num_frames(len(sound))
+                total = math.ceil(length * fps / FPS)
+            animation = self._animate(clip, timeline, given or sound)
+            apart = (total or 0) / PREVIEW_FRAMES
+            shown = {round((k + 0.5) * apart - 0.5) for k in range(PREVIEW_FRAMES)}
+            shots: list[Picture] = []
+            kept: list[Tensor] = []  # motion at 25 fps, for its file and its plot
 
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            looking = pool.submit(self.look, clip)
-            made = iter([given.motion]) if given else self.move(wave, timeline, clip, looking)
-            ahead = prefetch(made)  # while the portrait is looked at
-            portrait = looking.result()
-        neutral = given.neutral if given else self.neutral(portrait)
-        absolute = given.absolute if given else self.model.network.config.source == "extracted"
-        renderer = self.renderer(portrait, neutral, absolute=absolute)
+            def motion() -> Iterator[Tensor]:
+                for piece in animation.motion:
+                    if clip.save_motion or clip.plot:
+                        kept.append(piece)
+                    yield piece
 
-        total = math.ceil(length * clip.render.fps / FPS)
-        shown = {round((k + 0.5) * total / PREVIEW_FRAMES - 0.5) for k in range(PREVIEW_FRAMES)}
-        shots: list[Picture] = []
-        kept: list[Tensor] = []  # motion at 25 fps, for its file and its plot
-
-        def edited() -> Iterator[Tensor]:
-            for piece in ahead:
-                kept.append(edit_motion(piece, neutral, clip.render))
-                yield kept[-1]
-
-        def frames() -> Iterator[Picture]:
-            done = 0
-            for piece in resample(edited(), clip.render.fps):
-                for frame in renderer.render(piece):
+            def frames() -> Iterator[Picture]:
+                for done, frame in enumerate(animation.frames(motion(), fps)):
                     if clip.preview and done in shown:
                         shots.append(frame)
-                    done += 1
                     yield frame
 
-        sound = (wave if str(clip.audio) == "-" else clip.audio) if clip.sound else None
-        origin = {"model": self.name, "seed": str(clip.sampler.seed)}
-        count = media.write_video(
-            frames(),
-            clip.output,
-            clip.render.fps,
-            audio=sound,
-            codec=clip.codec,
-            crf=clip.crf,
-            metadata=origin,
-            on_frame=(lambda done: on_frame(done, total)) if on_frame else None,
-        )
-        whole = torch.cat(kept)
-        if clip.save_motion:
-            with media.whole_file(clip.save_motion) as path:
-                recording = Recording(whole, neutral, absolute)
-                save_motion(path, recording, {**origin, "version": __version__})
-        if clip.plot:
-            media.write_image(clip.plot, figures.plot_motion(whole, neutral, wave))
+            origin = {"model": self.name, "seed": str(clip.sampler.seed)}
+            count = media.write_video(
+                frames(),
+                clip.output,
+                fps,
+                audio=track if clip.sound else None,
+                codec=clip.codec,
+                crf=clip.crf,
+                metadata=origin,
+                on_frame=(lambda done: on_frame(done, total)) if on_frame else None,
+            )
+            if clip.save_motion:
+                with media.whole_file(clip.save_motion) as path:
+                    recording = Recording(torch.cat(kept), animation.neutral, animation.absolute)
+                    save_motion(path, recording, {**origin, "version": __version__})
+            if clip.plot and isinstance(sound, StoredWave):
+                plot = figures.plot_motion(torch.cat(kept), animation.neutral, sound[:])
+                media.write_image(clip.plot, plot)
         if clip.preview:
-            moments = [f"{frame / clip.render.fps:.2f} s" for frame in sorted(shown)]
+            moments = [f"{frame / fps:.2f} s" for frame in sorted(shown)]
             media.write_image(clip.preview, figures.contact_sheet(shots, 4, moments[: len(shots)]))
         seconds = time.perf_counter() - started
-        height, width = portrait.picture.shape[:2]
-        return Result(
-            clip.output,
-            count,
-            clip.render.fps,
-            width,
-            height,
-            seconds,
-            seconds / (count / clip.render.fps),
-            portrait.face.score,
-        )
+        height, width = animation.portrait.picture.shape[:2]
+        score, rtf = animation.portrait.face.score, seconds * fps / count
+        return Result(clip.output, count, fps, width, height, seconds, rtf, score)
+
+    def stream(self, clip: ClipConfig, sound: Iterable[Wave] | None = None) -> Iterator[Picture]:
+        """Yield the frames of a clip, uint8 (H, W, 3) RGB, as soon as their sound is there.
+
+        sound: blocks (n,) at 16 kHz that may still be arriving; without them the clip's audio is
+        read. The clip's outputs are not written. Models that hear through a speech encoder sample
+        in the causal form of decisions.md 10; `mini` makes the frames that `generate` makes. Raises
+        InputError for what cannot be read or shows no usable face.
+        """
+        timeline = parse_emotion(clip.emotion)
+        with LiveSound(clip.audio if sound is None else sound) as live:
+            animation = self._animate(clip, timeline, live)
+            yield from animation.frames(animation.motion, clip.render.fps)
+
+    def _animate(
+        self, clip: ClipConfig, timeline: Timeline, sound: LiveSound | StoredWave | Recording
+    ) -> "Animation":
+        """The clip's portrait and how it moves to a sound, or as recorded."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            looking = pool.submit(self.look, clip)
+            if isinstance(sound, Recording):
+                made = iter([sound.motion])
+            else:
+                heard = sound.read if isinstance(sound, LiveSound) else sound
+                made = self.move(heard, timeline, clip, looking)
+            # Windows are made ahead, while the portrait is looked at too; a whole clip, which a
+            # speech encoder's model makes at once, would keep an interrupt waiting in its thread.
+            ahead = prefetch(made) if self.encoder is None else made
+            portrait = looking.result()
+        if isinstance(sound, Recording):
+            neutral, absolute = sound.neutral, sound.absolute
+        else:
+            neutral = self.neutral(portrait)
+            absolute = self.model.network.config.source == "extracted"
+        renderer = self.renderer(portrait, neutral, absolute=absolute)
+        motion = (edit_motion(piece, neutral, clip.render) for piece in ahead)
+        return Animation(portrait, neutral, absolute, motion, renderer)
 
     def look(self, clip: ClipConfig) -> Portrait:
         """The clip's portrait as this pipeline's networks need it."""
-        return read_portrait(
-            clip, self.detector, self.extractors, released=self.networks is not None
-        )
+        released = self.networks is not None
+        return read_portrait(clip, self.detector, self.extractors, released=released)
 
     def move(
-        self, wave: Wave, timeline: Timeline, clip: ClipConfig, portrait: "Future[Portrait]"
+        self,
+        sound: Samples | Read,
+        timeline: Timeline,
+        clip: ClipConfig,
+        portrait: "Future[Portrait]",
     ) -> Iterator[Tensor]:
-        """Yield physical motion (n, 70) at 25 fps, one row per 640 samples of the wave.
+        """Yield physical motion (n, 70) at 25 fps, one row per 640 samples of a 16 kHz wave.
 
-        `portrait` is waited for by models that start from it.
+        What is still arriving is given as a function that reads it. `portrait` is waited for by
+        models that start from it.
         """
         constant = self.model.network.config.source == "constant"
         source = None if constant else portrait.result().source
         if self.encoder is None:
-            yield from sample_motion(self.model, wave, timeline, clip.sampler, source)
+            yield from sample_motion(self.model, sound, timeline, clip.sampler, source)
+        elif callable(sound):
+            features = LiveSpeech(self.encoder, sound)
+            yield from sample_live(self.model, features, timeline, clip.sampler, source)
         else:
-            features = SpeechFeatures(self.encoder, wave)
-            yield sample_released(self.model, features, timeline, clip.sampler, source)
+            whole = SpeechFeatures(self.encoder, sound)
+            yield sample_released(self.model, whole, timeline, clip.sampler, source)
 
     def neutral(self, portrait: Portrait) -> Tensor:
         """The motion (70) at which a frame is the portrait itself."""
@@ -321,8 +342,11 @@ class Pipeline:
 def check_outputs(clip: ClipConfig) -> None:
     """Refuse before any work what could not be written at its end. Raises UsageError."""
     media.check_output(clip.output, clip.codec, clip.crf)
+    if media.streams(clip.output) and (clip.plot or clip.preview):
+        raise UsageError("a stream has no --plot or --preview", hint="give a file to --output")
     side = (clip.save_motion, clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)
-    written = [clip.output, *(path for path in side if path)]
+    output = [] if media.streams(clip.output) else [clip.output]
+    written = [*output, *(path for path in side if path)]
     inputs = [path for path in (clip.portrait, clip.audio, clip.motion) if path]
     for position, path in enumerate(written):
         resolved = path.resolve()

@@ -13,10 +13,10 @@ from moda_cli.config import CROP_SIZE, MAX_SIDE, ClipConfig, RenderConfig
 from moda_cli.errors import InputError
 from moda_cli.features import face as faces
 from moda_cli.features.crops import (
-    RELEASED_SIDE,
     crop_image,
     halve,
     limit_picture,
+    limited_size,
     portrait_crop,
     warp,
 )
@@ -24,7 +24,7 @@ from moda_cli.features.detect import FaceDetector
 from moda_cli.features.extractors import Extractors
 from moda_cli.features.lips import mouth_gap
 from moda_cli.landmarks import FaceLandmarks
-from moda_cli.motion import Source
+from moda_cli.motion import POSE, Source
 from moda_cli.pictures import Picture
 
 log = logging.getLogger(__name__)
@@ -52,35 +52,42 @@ def read_portrait(
 ) -> Portrait:
     """Read a clip's portrait, find its face, frame it, and write what `clip` asks to see of it.
 
-    released: frame it as the release does, for LivePortrait's renderer. Raises InputError for what
-    cannot be read or shows no usable face, UsageError for malformed points or choices.
+    released: frame it as the release does, for LivePortrait's renderer; its networks see the same
+    whatever the size of the video. Raises InputError for what cannot be read or shows no usable
+    face, UsageError for malformed points or choices.
     """
     picture = media.read_image(clip.portrait, clip.background)
     face = find_face(picture, clip, detector)
-    if released:
-        picture, face = frame_released(picture, face, clip.render)
-    else:
-        if mouth_gap(picture, face) > OPEN_MOUTH:
-            log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
-        picture, face = frame_portrait(picture, face, clip.render)
+    if not released and mouth_gap(picture, face) > OPEN_MOUTH:
+        log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+    seen, seen_face = limit_portrait(picture, face) if released else (picture, face)
     if clip.save_crop:
-        shown = faces.face_crop(face, CROP_SIZE)
-        media.write_image(clip.save_crop, crop_image(picture, shown))
+        media.write_image(clip.save_crop, crop_image(seen, faces.face_crop(seen_face, CROP_SIZE)))
     if extractors is None:
-        return Portrait(picture, face)
-    assert face.cloud is not None  # the landmark network comes with the extractors
-    to_crop, from_crop = portrait_crop(face.cloud)
-    crop = crop_image(picture, to_crop)
+        return Portrait(*frame_portrait(picture, face, clip.render))
+
+    assert seen_face.cloud is not None  # the landmark network comes with the extractors
+    to_crop, from_crop = portrait_crop(seen_face.cloud)
+    crop = crop_image(seen, to_crop)
     volume, source = extractors.extract(halve(crop))
     try:
-        pitch, yaw, _ = source.motion[-3:].tolist()
+        pitch, yaw, _ = source.motion[POSE].tolist()
         faces.check_pose(pitch, yaw)
     except InputError as error:
         raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
-    if released and not clip.render.full_frame:
+    if not released:
+        return Portrait(*frame_portrait(picture, face, clip.render), source)
+    if not clip.render.full_frame:
         shown = resized(crop, clip.render.size or CROP_SIZE)
-        return Portrait(shown, face.moved(to_crop[:2] * len(shown) / CROP_SIZE), source, volume)
-    return Portrait(picture, face, source, volume, from_crop)
+        return Portrait(
+            shown, seen_face.moved(to_crop[:2] * len(shown) / CROP_SIZE), source, volume
+        )
+    if clip.render.size:
+        before = seen.shape[1::-1]
+        seen, seen_face = frame_portrait(seen, seen_face, clip.render)
+        sized = np.vstack((_scaled(np.array(seen.shape[1::-1]) / before), (0, 0, 1)))
+        from_crop = np.asarray(sized @ from_crop, np.float32)
+    return Portrait(seen, seen_face, source, volume, from_crop)
 
 
 def find_face(
@@ -125,18 +132,10 @@ def frame_portrait(
     return np.asarray(framed, dtype=np.uint8), face.moved(_scaled(factors))
 
 
-def frame_released(
-    picture: Picture, face: FaceLandmarks, config: RenderConfig
-) -> tuple[Picture, FaceLandmarks]:
-    """The portrait as the release limits it, and its face; of the size asked for, if any.
-
-    With `--crop` too: the networks cut their crop out of this picture.
-    """
-    if config.size and config.full_frame:
-        return frame_portrait(picture, face, config)
+def limit_portrait(picture: Picture, face: FaceLandmarks) -> tuple[Picture, FaceLandmarks]:
+    """The picture as the release limits it, and its face."""
     height, width = picture.shape[:2]
-    scale = min(1.0, RELEASED_SIDE / max(height, width))
-    factors = np.floor(np.array([width, height]) * scale + 1e-6) / (width, height)
+    factors = np.array(limited_size(width, height)) / (width, height)
     return limit_picture(picture), face.moved(_scaled(factors))
 
 

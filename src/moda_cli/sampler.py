@@ -3,8 +3,9 @@
 Knows a velocity function, never a network. Everything is in normalised motion z.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -15,6 +16,7 @@ from moda_cli.config import ModelConfig, SamplerConfig
 POSE_CHANNELS = slice(63, 70)  # what the release smooths: scale, translation, angles
 
 Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - motion, shaped like z
+CountFrames = Callable[[int], int]  # how many of the first N frames there are
 
 
 def euler_sigmas(steps: int) -> list[float]:
@@ -86,7 +88,7 @@ def cross_fade(old: Tensor, new: Tensor) -> Tensor:
 @torch.inference_mode()
 def sample_windows(
     velocity_at: Callable[[int, Tensor], Velocity],
-    num_frames: int,
+    num_frames: int | CountFrames,
     prev: Tensor,
     sigmas: Sequence[float],
     draw_noise: Callable[[], Tensor],
@@ -95,31 +97,32 @@ def sample_windows(
 ) -> Iterator[Tensor]:
     """Yield normalised motion (B, n, 70), n summing to `num_frames`, as soon as it is final.
 
+    Where sound is still arriving, num_frames(stop) says how many of the first `stop` frames there
+    are; it is asked of no more than a frame beyond the window.
     velocity_at(start, prev) gives the velocity of the window that starts at frame `start`, after
     the frame `prev` (B, 1, 70). draw_noise() gives one window's noise (B, window, 70). As in the
     release: pose smoothing per window, the next window's `prev` is the smoothed frame just before
     it, overlaps cross-fade, and the whole clip's pose is smoothed again (one frame late here).
     """
-    start, done = 0, 0
+    frames_to = num_frames if callable(num_frames) else partial(min, num_frames)
+    start, last = 0, False
     fading: Tensor | None = None  # the end of the last window, to be blended with the next
     waiting = prev[:, :0]  # blended frames that still wait for a neighbour to be smoothed with
     context = 0  # frames of `waiting` already yielded
-    while done < num_frames:
+    while not last:
         noise = draw_noise()
         window = noise.shape[1]
         z = smooth_pose(sample_euler(velocity_at(start, prev), noise, sigmas))
         prev = z[:, window - overlap - 1 : window - overlap]
-        z = z[:, : num_frames - start]
+        z = z[:, : frames_to(start + window) - start]
         if fading is not None:
             z = torch.cat((cross_fade(fading, z[:, :overlap]), z[:, overlap:]), dim=1)
         start += window - overlap
-        last = start + overlap >= num_frames
+        last = frames_to(start + overlap + 1) <= start + overlap
         settled = z if last else z[:, : window - overlap]
         fading = z[:, window - overlap :]
         waiting = torch.cat((waiting, settled), dim=1)
-        ready = smooth_pose(waiting)[:, context : None if last else -1]
-        yield ready
-        done += ready.shape[1]
+        yield smooth_pose(waiting)[:, context : None if last else -1]
         waiting, context = waiting[:, -2:], 1
 
 
@@ -130,10 +133,33 @@ def modulate_lips(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
     distance of frame t's lip numbers from the reference, they move away from it by
     1 + (sigmoid(5 q_t) - 0.5) / (0.1 max q + 0.05).
     """
-    channels = torch.tensor([3 * keypoint + axis for keypoint in lips for axis in range(3)])
-    away = z[:, channels] - reference[channels]
-    q = away.square().sum(dim=-1, keepdim=True)
-    gain = 1 + (torch.sigmoid(5 * q) - 0.5) / (0.1 * q.max() + 0.05)
+    return _widen(z, reference, lips, _lip_distance(z, reference, lips).max())
+
+
+def modulate_lips_live(
+    pieces: Iterable[Tensor], reference: Tensor, lips: Sequence[int]
+) -> Iterator[Tensor]:
+    """The same of motion (n, 70) as it comes: max q is that of the frames so far."""
+    peak = torch.zeros(1)
+    for z in pieces:
+        peaks = torch.cat((peak, _lip_distance(z, reference, lips))).cummax(dim=0).values
+        yield _widen(z, reference, lips, peaks[1:, None])
+        peak = peaks[-1:]
+
+
+def _lip_channels(lips: Sequence[int]) -> Tensor:
+    return torch.tensor([3 * keypoint + axis for keypoint in lips for axis in range(3)])
+
+
+def _lip_distance(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
+    """q (T)."""
+    return (z - reference)[:, _lip_channels(lips)].square().sum(dim=-1)
+
+
+def _widen(z: Tensor, reference: Tensor, lips: Sequence[int], peak: Tensor) -> Tensor:
+    channels = _lip_channels(lips)
+    q = _lip_distance(z, reference, lips)[:, None]
+    gain = 1 + (torch.sigmoid(5 * q) - 0.5) / (0.1 * peak + 0.05)
     z = z.clone()
-    z[:, channels] = reference[channels] + away * gain
+    z[:, channels] = reference[channels] + (z[:, channels] - reference[channels]) * gain
     return z

@@ -1,7 +1,9 @@
 """The `moda` application: its error boundary and what every command shares."""
 
 import logging
+import signal
 import sys
+import threading
 import traceback
 from typing import Annotated, Any
 
@@ -12,13 +14,15 @@ from moda_cli import __version__
 from moda_cli.errors import ModaError
 
 TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
-INTERRUPTED = 130
+INTERRUPTED, TERMINATED = 130, 143
 
 
 class ErrorBoundary(TyperGroup):
     """Turns every error a user can act on into one or two plain lines and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # cleans up on its way
         standalone = kwargs.pop("standalone_mode", True)
         kwargs["standalone_mode"] = False
         try:

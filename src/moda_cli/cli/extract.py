@@ -1,42 +1,20 @@
 """`moda extract`."""
 
 import json
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.bar import progress_bar
 from moda_cli.cli.download import download_bars
 from moda_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from moda_cli.data.annotations import Cut
     from moda_cli.extract.run import Summary
-
-
-@contextmanager
-def _job_bar(shown: bool) -> Iterator[Any]:
-    """A callback (done, total) that draws clips of the list and time left on stderr."""
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (TextColumn("extracting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 @app.command()
@@ -143,5 +121,5 @@ def _extract(
 
     with download_bars(shown=not quiet) as on_progress:
         fetch(audio, on_progress)
-    with _job_bar(shown=not quiet) as on_job:
+    with progress_bar("extracting", shown=not quiet) as on_job:
         return extract(cuts, output, audio, device, workers, on_job)

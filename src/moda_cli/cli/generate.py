@@ -1,53 +1,38 @@
 """`moda generate`."""
 
 import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.bar import progress_bar
+from moda_cli.cli.batch import Machines, run_batch
 from moda_cli.cli.download import download_bars
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.errors import InputError, UsageError
+from moda_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from moda_cli.pipeline import OnFrame
 
 
 @contextmanager
-def _frame_bar(shown: bool) -> Iterator[Any]:
-    """A callback (done, total) that draws frames, frames per second and time left on stderr."""
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("rendering"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=None, rate="")
+def _frame_bar(shown: bool) -> "Iterator[OnFrame | None]":
+    """A callback (done, total) that draws frames, frames per second and RTF."""
+    with progress_bar("rendering", "rate", shown=shown) as draw:
         started = time.perf_counter()
 
-        def on_frame(done: int, total: int) -> None:
+        def on_frame(done: int, total: int | None) -> None:
+            assert draw is not None
             rate = done / (time.perf_counter() - started)
-            progress.update(task, completed=done, total=total, rate=f"{rate:.0f} frames/s")
+            draw(done, total, rate=f"{rate:.0f} frames/s")
 
-        yield on_frame
+        yield on_frame if draw else None
 
 
 CLIP = ClipConfig(Path(), Path(), Path())  # a default has one home
@@ -56,14 +41,25 @@ SAMPLER, RENDER = CLIP.sampler, CLIP.render
 
 @app.command()
 def generate(
-    portrait: Annotated[Path, typer.Argument(help="Picture of a face.")],
-    audio: Annotated[Path, typer.Argument(help="Speech in any format, a video's sound, or -.")],
-    output: Annotated[
-        Path,
-        typer.Option(
-            "--output", "-o", help="Video (.mp4 .mov .webm .mkv .gif), folder/, or dir/%06d.png."
+    portrait: Annotated[
+        Path | None, typer.Argument(help="Picture of a face, or a folder of them.")
+    ] = None,
+    audio: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Speech in any format, a video's sound, or a folder; - takes WAV, or raw 16-bit"
+            " 16 kHz mono PCM, as it arrives."
         ),
-    ],
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="Video (.mp4 .mov .webm .mkv .gif), folder/, dir/%06d.png, or - to stream MP4."
+            " A batch's may be named like out/{portrait}_{seed}.mp4.",
+        ),
+    ] = None,
     emotion: Annotated[
         str,
         typer.Option(
@@ -134,7 +130,7 @@ def generate(
     ] = CLIP.crf,
     sound: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the sound in the video.")
-    ] = (CLIP.sound),
+    ] = CLIP.sound,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", "-y", help="Replace files that are there.")
     ] = CLIP.overwrite,
@@ -163,11 +159,49 @@ def generate(
         Literal["auto", "float32", "float16", "bfloat16"],
         typer.Option(help="Precision of LivePortrait's networks. auto: float16 on CUDA."),
     ] = "auto",
+    compiled: Annotated[
+        bool,
+        typer.Option("--compile", help="Compile LivePortrait's networks: a slow first run."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Measure the finished video; exit 1 if it fails.")
+    ] = False,
+    min_sync: Annotated[
+        float, typer.Option(min=-1, max=1, help="Least correlation of mouth and sound for --check.")
+    ] = 0.3,
+    jobs: Annotated[
+        Path | None,
+        typer.Option(help="Batch: a .csv or .jsonl of jobs, a column an option; - is stdin."),
+    ] = None,
+    every_pair: Annotated[
+        bool, typer.Option("--product", help="Batch: every portrait with every speech.")
+    ] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Batch: processes, on each GPU or in all. Default: 1."),
+    ] = None,
+    gpus: Annotated[str | None, typer.Option(help="Batch: all, or numbers such as 0,2.")] = None,
+    ray: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Batch: run on this Ray cluster.")
+    ] = None,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Batch: every N-th job, I from 0.")
+    ] = "0/1",
+    force: Annotated[bool, typer.Option("--force", help="Batch: finished jobs again.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Batch: failed jobs again.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Batch: do not start if an input is unusable.")
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
 ) -> None:
-    """Animate PORTRAIT so that it speaks AUDIO."""
+    """Animate PORTRAIT so that it speaks AUDIO.
+
+    Folders, or --jobs, make a batch: the same command again goes on where it stopped.
+    """
     start_logging(quiet, verbose)
     if guidance is not None and (audio_scale is not None or emotion_scale is not None):
         raise UsageError(
@@ -176,18 +210,15 @@ def generate(
         )
     if size is not None and size % 2:
         raise UsageError(f"--size {size} is odd", hint=f"use {size - 1} or {size + 1}")
-    if str(output) == "-":
-        raise UsageError("streaming to stdout is not there yet", hint="give a file to --output")
-    for path, what in ((portrait, "PORTRAIT"), (audio, "AUDIO")):
-        if path.is_dir():
-            raise InputError(
-                f"{what} {path} is a folder", hint="this version makes one clip at a time"
-            )
-
+    streaming = str(output) == "-"
+    if streaming and as_json:
+        raise UsageError("--json and -o - both write to stdout", hint="give a file to --output")
+    if check and (streaming or str(audio) == "-"):
+        raise UsageError("--check reads video and sound again", hint="give it files of both")
     clip = ClipConfig(
-        portrait=portrait,
-        audio=audio,
-        output=_clip_path(output, portrait, audio),
+        portrait=portrait or Path(),
+        audio=audio or Path(),
+        output=output or Path(),
         emotion=emotion,
         face=face,
         face_points=face_points,
@@ -205,17 +236,58 @@ def generate(
         sampler=SamplerConfig(steps, guidance, audio_scale, emotion_scale, seed),
         render=RenderConfig(head_motion, expression_scale, blink, full_frame, size, fps),
     )
+    if jobs or (portrait and audio and (portrait.is_dir() or audio.is_dir())):
+        if streaming or check:
+            raise UsageError("a batch writes files, unchecked", hint="give -o a folder, no --check")
+        made_by = Machines(model, renderer, device, dtype, compiled, workers or 1, gpus, ray)
+        run_batch(
+            clip,
+            (portrait, audio, output, jobs),
+            made_by,
+            every_pair=every_pair,
+            shard=shard,
+            force=force,
+            retry_failed=retry_failed,
+            strict=strict,
+            as_json=as_json,
+            quiet=quiet,
+        )
+        return
+    if portrait is None or audio is None or output is None:
+        absent = "PORTRAIT" if portrait is None else "AUDIO" if audio is None else "--output"
+        raise UsageError(f"{absent} is missing", hint="see `moda generate --help`")
+    alone = (every_pair, workers, gpus, ray, shard != "0/1", force, retry_failed, strict)
+    if any(alone):
+        raise UsageError(
+            "a batch's option was given for a single clip", hint="give folders, or --jobs"
+        )
+    if not streaming:
+        clip = replace(clip, output=_clip_path(output, portrait, audio))
     from moda_cli.pipeline import Pipeline  # torch loads here: `moda --help` stays instant
 
     with download_bars(shown=not quiet) as on_progress:
-        pipeline = Pipeline.load(model, device, renderer, dtype, on_progress)
+        pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
     with _frame_bar(not quiet) as on_frame:
         result = pipeline.generate(clip, on_frame)
+    report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
+    if face_points:
+        report["face_score"] = None  # the user gave the points
+    passed = True
+    if check:
+        from moda_cli.evaluate.face import check_clip
+        from moda_cli.media import read_audio
+
+        checked = check_clip(result.output, read_audio(audio), min_sync)
+        passed = checked.passed
+        report["check"] = {"passed": passed, "reason": checked.reason, **asdict(checked.measures)}
+        if checked.reason:
+            typer.echo(f"check: {checked.reason}", err=True)
     if as_json:
-        report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
         typer.echo(json.dumps(report, default=str))
-    elif not quiet:
+    elif not (quiet or streaming):
         typer.echo(result.output)
+    if not passed:
+        raise typer.Exit(1)
 
 
 def _clip_path(output: Path, portrait: Path, audio: Path) -> Path:

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,50 +12,29 @@ from typing import Annotated, Any
 import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.bar import progress_bar
 from moda_cli.config import PRESETS
 from moda_cli.errors import UsageError
 
 
 @contextmanager
 def _step_bar(shown: bool) -> Iterator[Any]:
-    """A callback (step, steps, row) that draws loss, steps per second and time left on stderr."""
-    if not (shown and sys.stderr.isatty()):
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    columns = (
-        TextColumn("training"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[loss]}"),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=None, loss="", rate="")
-        started, first = time.perf_counter(), 0
+    """A callback (step, steps, row) that draws loss and steps per second."""
+    with progress_bar("training", "loss", "rate", shown=shown) as draw:
+        started, first = 0.0, 0
 
         def on_step(step: int, steps: int, row: dict[str, float]) -> None:
             nonlocal started, first
-            if progress.tasks[0].total is None:  # the first step compiles, and may be a resumed one
+            assert draw is not None
+            texts = {}
+            if not started:  # the first step compiles, and may be a resumed one
                 started, first = time.perf_counter(), step
             elif row:
                 rate = (step - first) / (time.perf_counter() - started)
-                loss = f"loss {row['loss']:.4f}"
-                progress.update(task, loss=loss, rate=f"{rate:.2f} steps/s")
-            progress.update(task, completed=step, total=steps)
-            if "val_loss" in row:
-                progress.console.print(_scores(row), highlight=False)
+                texts = {"loss": f"loss {row['loss']:.4f}", "rate": f"{rate:.2f} steps/s"}
+            draw(step, steps, **texts)
 
-        yield on_step
+        yield on_step if draw else None
 
 
 def _scores(row: dict[str, float]) -> str:
@@ -119,7 +97,7 @@ def train(
             last.update(row)
             if bar:
                 bar(step, steps, row)
-            elif "val_loss" in row and not quiet:
+            if "val_loss" in row and not quiet:
                 typer.echo(_scores(row), err=True)
 
         train(

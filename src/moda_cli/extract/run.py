@@ -20,13 +20,13 @@ import cv2
 import torch
 
 from moda_cli import components
+from moda_cli.choice import resolve_device
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.data.clip_files import Row
 from moda_cli.errors import InputError, ModaError
 from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
 from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
-from moda_cli.pipeline import resolve_device
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 

@@ -1,6 +1,8 @@
 """Sound to audio features: one row per video frame, (T, layers, channels)."""
 
+from collections.abc import Callable
 from functools import cache
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,11 +16,63 @@ NUM_MELS = 80
 FFT_SIZE = 512
 WINDOW = 400  # 25 ms
 POWER_FLOOR = 1e-8  # -80 dB of a full-scale sine, below any recording's noise
+HOP = SAMPLES_PER_FRAME // NUM_HOPS
+BEFORE = (FFT_SIZE - HOP) // 2  # samples that a frame's first hop hears of the frame before
+
+Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
+Read = Callable[[int], Wave]  # the next samples of a sound; fewer than asked for only at its end
 
 
 def num_frames(num_samples: int) -> int:
     """Video frames a 16 kHz wave lasts; a trailing part of a frame is dropped, as released."""
     return num_samples // SAMPLES_PER_FRAME
+
+
+class Samples(Protocol):
+    """A 16 kHz wave (N,) that is read by slices: an array, or a file of them."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: slice, /) -> Wave: ...
+
+
+def reader(wave: Samples) -> Read:
+    """Reads a wave from its beginning."""
+    done = 0
+
+    def read(count: int) -> Wave:
+        nonlocal done
+        done += count
+        return wave[done - count : done]
+
+    return read
+
+
+class Tail:
+    """The last samples of a sound, which is read as far as it is asked for."""
+
+    def __init__(self, read: Read, keep: int) -> None:
+        self._read, self._keep = read, keep  # samples kept of what was read before
+        self._kept: Wave = np.zeros(0, np.float32)
+        self._ended = False
+        self.count = 0  # samples read
+
+    def frames(self, stop: int) -> int:
+        """How many of the first `stop` frames there are; waits for them."""
+        missing = stop * SAMPLES_PER_FRAME - self.count
+        if missing > 0 and not self._ended:
+            new = self._read(missing)
+            self._ended = len(new) < missing
+            self.count += len(new)
+            self._kept = np.concatenate((self._kept[-self._keep :], new))
+        return min(stop, num_frames(self.count))
+
+    def samples(self, start: int, stop: int) -> Wave:
+        """Samples [start, stop), none older than those kept; zeros before and after the sound."""
+        base = self.count - len(self._kept)
+        known = self._kept[max(start - base, 0) : max(stop - base, 0)]
+        before = max(-start, 0)
+        return np.pad(known, (before, stop - start - before - len(known)))
 
 
 @cache
@@ -39,24 +93,23 @@ def mel_filters() -> NDArray[np.float32]:
     return (np.maximum(triangles, 0) * 2 / (high - low)).astype(np.float32)
 
 
-def log_mel(wave: NDArray[np.float32]) -> Tensor:
+def log_mel(wave: Wave) -> Tensor:
     """Natural log of mel power (T, 4, 80) of a 16 kHz wave (N,), T = N // 640.
 
     Hop j of frame t is centred at sample 640 t + 160 j + 80; the wave is continued with zeros.
     """
-    frames = num_frames(len(wave))
-    hop = SAMPLES_PER_FRAME // NUM_HOPS
-    before = (FFT_SIZE - hop) // 2
-    samples = torch.nn.functional.pad(
-        torch.from_numpy(wave[: frames * SAMPLES_PER_FRAME]), (before, FFT_SIZE)
-    )
-    pieces = samples.unfold(0, FFT_SIZE, hop)[: frames * NUM_HOPS]
+    whole = wave[: num_frames(len(wave)) * SAMPLES_PER_FRAME]
+    return _hops_to_mel(np.pad(whole, BEFORE))
+
+
+def _hops_to_mel(samples: Wave) -> Tensor:
+    """Log-mel (T, 4, 80) of T frames of samples and BEFORE more at each side."""
+    pieces = torch.from_numpy(samples).unfold(0, FFT_SIZE, HOP)
     margin = (FFT_SIZE - WINDOW) // 2
     taper = torch.nn.functional.pad(torch.hann_window(WINDOW), (margin, margin))
     power = torch.fft.rfft(pieces * taper).abs().square()
     mel = power @ torch.from_numpy(mel_filters()).T
-    features = torch.log(mel + POWER_FLOOR)
-    return features.reshape(frames, NUM_HOPS, NUM_MELS)
+    return torch.log(mel + POWER_FLOOR).reshape(-1, NUM_HOPS, NUM_MELS)
 
 
 LEVEL_FLOOR = -9.0  # mean log-mel of speech 15 dB below -23 dBFS; quieter sound is background
@@ -81,3 +134,33 @@ def window_features(mel: Tensor, start: int, length: int) -> Tensor:
     features = (mel[start:end] - level).clamp(min=-RANGE) / 4
     missing = (0, 0, 0, 0, 0, length - len(features))
     return torch.nn.functional.pad(features, missing, value=-RANGE / 4)
+
+
+class LogMel:
+    """`window_features` of a sound that is read as windows ask for it, in order."""
+
+    def __init__(self, read: Read) -> None:
+        self._tail = Tail(read, 2 * SAMPLES_PER_FRAME)
+        self._mel = torch.zeros(0, NUM_HOPS, NUM_MELS)  # of the last frames
+        self._done = 0  # frames whose features are known
+
+    def frames(self, stop: int) -> int:
+        """How many of the first `stop` frames there are; waits for them."""
+        return self._tail.frames(stop)
+
+    def window(self, start: int, length: int) -> Tensor:
+        """Features (length, 4, 80) from frame `start` on; silent past the end.
+
+        Waits for one frame more, without which the last one cannot be told.
+        """
+        stop, known = start + length, self._tail.frames(start + length + 1)
+        end = min(stop, known)
+        if end > self._done:
+            first, last = (frame * SAMPLES_PER_FRAME for frame in (self._done, end))
+            if known > stop:
+                samples = self._tail.samples(first - BEFORE, last + BEFORE)
+            else:  # a trailing part of a frame is not heard
+                samples = np.pad(self._tail.samples(first - BEFORE, last), (0, BEFORE))
+            kept = self._mel[-LEVEL_CONTEXT:]
+            self._mel, self._done = torch.cat((kept, _hops_to_mel(samples))), end
+        return window_features(self._mel, start - (self._done - len(self._mel)), length)

@@ -22,17 +22,24 @@ AXIS_POINTS = {
 }
 
 
+def limited_size(width: int, height: int, longest: int = RELEASED_SIDE) -> tuple[int, int]:
+    """Width and height with the longer at most `longest`."""
+    if max(width, height) <= longest:
+        return width, height
+    shorter = int(min(width, height) * (longest / max(width, height)))
+    return (longest, shorter) if width > height else (shorter, longest)
+
+
 def limit_picture(picture: Picture, longest: int = RELEASED_SIDE, multiple: int = 2) -> Picture:
     """The picture (H, W, 3) with its longer side at most `longest`, cut to sides the video needs.
 
     Never enlarged; a side shorter than `multiple` leaves the picture uncut.
     """
     height, width = picture.shape[:2]
-    if max(height, width) > longest:
-        shorter = int(min(height, width) * (longest / max(height, width)))
-        size = (longest, shorter) if width > height else (shorter, longest)
+    size = limited_size(width, height, longest)
+    if size != (width, height):
         picture = np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR), np.uint8)
-        height, width = picture.shape[:2]
+        width, height = size
     height, width = height - height % multiple, width - width % multiple
     return picture[:height, :width] if height and width else picture
 

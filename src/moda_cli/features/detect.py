@@ -47,7 +47,8 @@ class FaceDetector:
                 self._network = cv2.dnn.readNetFromONNX(str(path))
         except cv2.error as error:
             raise WeightsError(
-                f"{path} is not a network OpenCV can run: {error.err}", hint="download it again"
+                f"{path} is not a network OpenCV can run: {error.err}",
+                hint="run `moda download --verify`, then `moda download`",
             ) from None
 
     def faces(self, picture: Picture) -> Iterator[FaceLandmarks]:
@@ -104,7 +105,8 @@ class FaceDetector:
         points = CROP_SIDE * shares @ from_crop[:2, :2].T + from_crop[:2, 2]
         if not np.isfinite(points).all():
             raise WeightsError(
-                "the landmark network's points are not finite", hint="download it again"
+                "the landmark network's points are not finite",
+                hint="run `moda download --verify`, then `moda download`",
             )
         return np.asarray(points, np.float64)
 

@@ -31,7 +31,8 @@ class EmotionClassifier:
         except cv2.error as error:
             reason = str(error).strip().splitlines()[0]
             raise WeightsError(
-                f"{path} is not a network OpenCV can run: {reason}", hint="download it again"
+                f"{path} is not a network OpenCV can run: {reason}",
+                hint="run `moda download --verify`, then `moda download train`",
             ) from None
 
     def logits(self, crop: Crop) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Sound, pictures and video files: the only package that runs ffmpeg."""
 
 from moda_cli.media.decode import VideoInfo, probe_video, read_video
-from moda_cli.media.encode import CONTAINERS, check_output, write_video
+from moda_cli.media.encode import CONTAINERS, check_output, streams, write_video
 from moda_cli.media.sound import read_audio
 from moda_cli.pictures import read_image, whole_file, write_image
 
@@ -13,6 +13,7 @@ __all__ = [
     "read_audio",
     "read_image",
     "read_video",
+    "streams",
     "whole_file",
     "write_image",
     "write_video",

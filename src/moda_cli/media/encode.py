@@ -6,10 +6,11 @@ import re
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
 from itertools import chain, islice
 from pathlib import Path
@@ -41,6 +42,12 @@ CONTAINERS: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
     ".gif": (["gif"], (), []),
     ".png": ([], (), []),
 }
+# MP4 in fragments that are written while it is made; the header waits for the first one, because it
+# says how much of the sound's first packet is heard
+STREAM = ["mp4", "-movflags", "+frag_keyframe+delay_moov+default_base_moof",
+          "-frag_duration", "200000", "-flush_packets", "1"]  # fmt: skip
+STREAM_CODECS = {"h264": ["-tune", "zerolatency"], "hevc": ["-tune", "zerolatency"]}
+KEYFRAMES_S = 2  # where a player can join
 # RGB frames as the BT.709 that players assume or read from the tags
 BT709 = [
     "scale=out_color_matrix=bt709:out_range=tv",
@@ -51,9 +58,18 @@ GIF_PALETTE_FRAMES = 50  # the palette is made from these, so that a GIF streams
 QUEUE_FRAMES = 4
 
 
+def streams(path: Path) -> bool:
+    """Whether a video goes to standard output."""
+    return str(path) == "-"
+
+
+def _suffix(path: Path) -> str:
+    return ".mp4" if streams(path) else path.suffix.lower()
+
+
 def check_output(path: Path, codec: str | None = None, crf: int | None = None) -> None:
     """Refuse what `write_video` could not write, before any work. Raises UsageError."""
-    suffix = path.suffix.lower()
+    suffix = _suffix(path)
     if suffix not in CONTAINERS:
         hint = f"end its name in one of {' '.join(CONTAINERS)}"
         raise UsageError(
@@ -70,6 +86,8 @@ def check_output(path: Path, codec: str | None = None, crf: int | None = None) -
         raise UsageError(f"cannot write {codec} video to {path}", hint=hint)
     if codecs and crf is not None and not 0 <= crf <= CODECS[codec or codecs[0]][2]:
         raise UsageError(f"crf {crf} is not in 0-{CODECS[codec or codecs[0]][2]}")
+    if streams(path):
+        return
     folder = path.parent.parent if suffix == ".png" and not path.parent.exists() else path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
         hint = "choose a folder that exists and is yours to write"
@@ -81,7 +99,7 @@ def write_video(
     path: Path,
     fps: float,
     *,
-    audio: Path | Wave | None = None,
+    audio: Path | Wave | Iterator[Wave] | None = None,
     codec: str | None = None,
     crf: int | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -90,8 +108,9 @@ def write_video(
     """Encode frames, uint8 (H, W, 3) RGB, as they come; returns how many there were.
 
     The suffix names the container: .mp4 .mov .mkv .webm .gif, or numbered pictures `dir/%06d.png`
-    from 0. `audio`, a sound file or a 16 kHz wave, starts with frame 0 and keeps its length. The
-    file appears whole or not at all, and its comment says that it is AI-generated.
+    from 0; `-` is fragmented MP4 on standard output, which ends well when its reader has gone.
+    `audio`, a sound file or a 16 kHz wave, whole or as it arrives, starts with frame 0 and keeps
+    its length. A file appears whole or not at all. The comment says that it is AI-generated.
 
     Raises UsageError where that cannot be done, ValueError for frames of odd or differing size.
     """
@@ -103,26 +122,33 @@ def write_video(
     if first is None:
         raise ValueError("a video needs a frame")
     stream = _checked(chain([first], iterator), first.shape)
-    if path.suffix.lower() == ".png":
+    if _suffix(path) == ".png":
         return _write_pictures(stream, path, comment, on_frame)
 
-    muxer, codecs, sound = CONTAINERS[path.suffix.lower()]
+    muxer, codecs, sound = CONTAINERS[_suffix(path)]
     height, width = first.shape[:2]
     rate = str(Fraction(fps).limit_denominator(1001))
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
               "-i", "pipe:0"]  # fmt: skip
-    with tempfile.TemporaryDirectory() as folder, whole_file(path) as temporary:
+    whole = nullcontext() if streams(path) else whole_file(path)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        _sound_input(audio, sound, Path(folder)) as (sound_arguments, sound_pipe),
+        whole as temporary,
+    ):
         command = [*ffmpeg(), *source]
         if codecs:
             if width % 2 or height % 2:
                 raise ValueError(f"frames of odd size {width}x{height}")
-            command += _sound_arguments(audio, sound, Path(folder))
+            command += sound_arguments
             name = codec or codecs[0]
             encoder, default_crf, _ = CODECS[name]
             quality = str(default_crf if crf is None else crf)
             command += ["-c:v", *encoder, "-crf", quality, "-vf", ",".join(BT709)]
             if name == "hevc" and muxer[0] != "matroska":
                 command += ["-tag:v", "hvc1"]  # the one Apple's players know
+            if temporary is None:
+                command += [*STREAM_CODECS.get(name, []), "-g", str(round(KEYFRAMES_S * fps))]
         else:
             head = list(islice(stream, GIF_PALETTE_FRAMES))
             stream = chain(head, stream)
@@ -130,8 +156,9 @@ def write_video(
         command += ["-map_metadata", "-1", "-map_chapters", "-1", "-fflags", "+bitexact",
                     "-flags:v", "+bitexact", "-flags:a", "+bitexact",
                     "-metadata", f"title={NOTICE}", "-metadata", f"comment={comment}"]  # fmt: skip
-        count = _run([*command, "-f", *muxer, f"file:{temporary}"], stream, path, on_frame)
-        if muxer[0] == "gif":
+        target = [*STREAM, "pipe:1"] if temporary is None else [*muxer, f"file:{temporary}"]
+        count = _run([*command, "-f", *target], stream, path, on_frame, sound_pipe)
+        if temporary and muxer[0] == "gif":
             _comment_gif(temporary, comment)
     return count
 
@@ -148,19 +175,55 @@ def _checked(frames: Iterable[Picture], shape: tuple[int, ...]) -> Iterator[Pict
         yield frame
 
 
-def _sound_arguments(audio: Path | Wave | None, encoder: list[str], folder: Path) -> list[str]:
-    """A second input and its encoder; its clock counts samples, so the first one is at 0."""
-    if audio is None:
-        return ["-map", "0:v"]
-    if isinstance(audio, np.ndarray):
+@contextmanager
+def _sound_input(
+    audio: Path | Wave | Iterator[Wave] | None, encoder: list[str], folder: Path
+) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """A second input and its encoder, and the pipe that it is read from, if any.
+
+    Its clock counts samples, so the first one is at 0.
+    """
+    if audio is None or not encoder:
+        yield ["-map", "0:v"], ()
+        return
+    clock = "asetpts=N/SR/TB,aformat=channel_layouts=mono|stereo"
+    output = ["-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
+    if isinstance(audio, Path):
+        yield [*file_input(audio), *output], ()
+    elif isinstance(audio, np.ndarray):
         import soundfile
 
-        source = folder / "sound.wav"
-        soundfile.write(source, audio, SAMPLE_RATE, subtype="FLOAT")
+        soundfile.write(folder / "sound.wav", audio, SAMPLE_RATE, subtype="FLOAT")
+        yield [*file_input(folder / "sound.wav"), *output], ()
     else:
-        source = audio
-    clock = "asetpts=N/SR/TB,aformat=channel_layouts=mono|stereo"
-    return [*file_input(source), "-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
+        readable, writable = os.pipe()
+        arguments = (audio, writable)
+        threading.Thread(target=_pour, args=arguments, name="sound writer", daemon=True).start()
+        try:
+            raw = ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", "-i", f"pipe:{readable}"]
+            yield [*raw, *output], (readable,)
+        finally:
+            os.close(readable)
+
+
+def _pour(blocks: Iterator[Wave], pipe: int) -> None:
+    """Write samples into a pipe as they come."""
+    with suppress(OSError), open(pipe, "wb", buffering=0) as file:  # OSError: ffmpeg has gone
+        for block in blocks:
+            file.write(block.tobytes())
+
+
+def _pass_on(process: "subprocess.Popen[bytes]", failed: list[OSError]) -> None:
+    """Copy what ffmpeg makes to standard output as it comes, for as long as that can be."""
+    assert process.stdout is not None
+    while data := os.read(process.stdout.fileno(), 1 << 16):
+        try:
+            while data:
+                data = data[os.write(sys.stdout.fileno(), data) :]
+        except OSError as error:
+            failed.append(error)
+            process.kill()
+            return
 
 
 def _palette_arguments(
@@ -174,15 +237,29 @@ def _palette_arguments(
 
 
 def _run(
-    command: list[str], frames: Iterable[Picture], path: Path, on_frame: OnFrame | None
+    command: list[str],
+    frames: Iterable[Picture],
+    path: Path,
+    on_frame: OnFrame | None,
+    pass_fds: tuple[int, ...] = (),
 ) -> int:
     """Run ffmpeg with frames on its stdin, written by a thread so that encoding overlaps."""
-    waiting: queue.Queue[bytes | None] = queue.Queue(QUEUE_FRAMES)
-    ended = threading.Event()
+    # not queue.Queue, which may lose a wake-up, and hang, when Ctrl-C comes in the midst of a put
+    waiting: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+    room: queue.SimpleQueue[None] = queue.SimpleQueue()
+    for _ in range(QUEUE_FRAMES):
+        room.put(None)
+    ended, failed = threading.Event(), list[OSError]()
     count = 0
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=log) as process,
+        subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if streams(path) else log,
+            stderr=log,
+            pass_fds=pass_fds,
+        ) as process,
     ):
         stdin = process.stdin
         assert stdin is not None
@@ -193,13 +270,18 @@ def _run(
                     stdin.write(data)
                 except OSError:  # ffmpeg has given up; its exit status says so
                     ended.set()
+                room.put(None)
             with suppress(OSError):
                 stdin.close()
 
         thread = threading.Thread(target=pump, name="video writer")
         thread.start()
+        streamer = threading.Thread(target=_pass_on, args=(process, failed), daemon=True)
+        if process.stdout:
+            streamer.start()
         try:
             for count, frame in enumerate(frames, start=1):
+                room.get()
                 waiting.put(frame.tobytes())  # a copy: the renderer may use its buffer again
                 if on_frame:
                     on_frame(count)
@@ -211,7 +293,11 @@ def _run(
         finally:
             waiting.put(None)
             thread.join()
-        if process.wait() != 0:
+        if process.stdout:
+            streamer.join()
+        if failed and not isinstance(failed[0], BrokenPipeError):
+            raise UsageError(f"cannot write to standard output: {failed[0].strerror}")
+        if process.wait() != 0 and not failed:
             raise UsageError(f"cannot write {path}: {first_error(log)}")
     return count
 

@@ -60,7 +60,8 @@ def read_network(path: Path) -> cv2.dnn.Net:
     except cv2.error as error:
         reason = str(error).strip().splitlines()[0]
         raise WeightsError(
-            f"{path} is not a network OpenCV can run: {reason}", hint="download it again"
+            f"{path} is not a network OpenCV can run: {reason}",
+            hint="run `moda download --verify`, then `moda download eval`",
         ) from None
 
 

@@ -14,8 +14,8 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from moda_cli.choice import resolve_device
 from moda_cli.errors import UsageError
-from moda_cli.pipeline import resolve_device
 
 PATIENCE = timedelta(hours=2)  # the others wait while one process reads statistics or validates
 

@@ -65,8 +65,8 @@ def ensure(names: Sequence[str], on_progress: OnProgress | None = None) -> dict[
 
     Raises WeightsError, offline within 20 s, with the command that fetches them.
     """
-    components = load_manifest().components
-    missing = [components[name] for name in names if installed(name) is None]
+    manifest = load_manifest()
+    missing = [manifest.component(name) for name in names if installed(name) is None]
     if missing:
         try:
             download(missing, on_progress=on_progress)

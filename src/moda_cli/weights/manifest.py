@@ -62,6 +62,12 @@ class Manifest:
     path: Path
     components: dict[str, Component]
 
+    def component(self, name: str) -> Component:
+        """Raises WeightsError for one that this list does not have."""
+        if name not in self.components:
+            raise WeightsError(f"{self.path} has no {name}", hint="unset MODA_WEIGHTS")
+        return self.components[name]
+
     def select(self, names: Sequence[str]) -> list[Component]:
         """Components of these profiles or of these names, each once, in the manifest's order.
 

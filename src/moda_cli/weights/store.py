@@ -54,6 +54,11 @@ def read_lock() -> dict[str, Installed]:
         return {name: Installed(**row) for name, row in rows.items()}
     except FileNotFoundError:
         return {}
+    except OSError as error:
+        raise WeightsError(
+            f"cannot read {lock_path()}: {error.strerror}",
+            hint="set MODA_CACHE to a folder of yours",
+        ) from error
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(
             f"{lock_path()} is damaged: {error}", hint="delete it and run `moda download` again"
@@ -81,8 +86,8 @@ def record(name: str, entry: Installed | None) -> None:
 def installed(name: str) -> Path | None:
     """The file to load for a component, or None if it is not there whole."""
     entry = read_lock().get(name)
-    component = load_manifest().components[name]
-    if entry is None or entry.source not in map(str, component.sources):
+    component = load_manifest().components.get(name)
+    if entry is None or component is None or entry.source not in map(str, component.sources):
         return None  # never fetched, or weights.toml names other sources now
     path = Path(entry.path)
     whole = path.is_file() and path.stat().st_size == entry.path_size
@@ -109,7 +114,7 @@ def command_for(names: Sequence[str]) -> str:
             untrusted = [
                 name
                 for name in names
-                if not any(source.checkable for source in manifest.components[name].sources)
+                if not any(source.checkable for source in manifest.component(name).sources)
             ]
             trust = "".join(f" --trust {name}" for name in untrusted)
             return f"moda download {profile}{trust}"

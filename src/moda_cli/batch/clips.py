@@ -1,0 +1,187 @@
+"""The work of a batch of clips: what its processes hold, and what they do for a job."""
+
+import hashlib
+import os
+import platform
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from moda_cli import __version__, components, media
+from moda_cli.batch.files import at_hand
+from moda_cli.batch.jobs import Job
+from moda_cli.batch.workers import Row, Work
+from moda_cli.choice import Choice, resolve_device
+from moda_cli.config import ClipConfig
+from moda_cli.errors import DeviceError, ModaError, UsageError
+from moda_cli.motion import load_motion
+from moda_cli.pipeline import OnFrame, Pipeline, Renderer
+from moda_cli.portrait import Portrait, find_face
+from moda_cli.weights import store
+
+T = TypeVar("T")
+
+PORTRAITS_KEPT = 16  # LivePortrait's features and a full HD picture are 25 MB
+MODEL_FILES = ("config.json", "model.safetensors", "stats.json")
+
+
+class Recent(OrderedDict[object, T]):
+    """The values used last, made when they are first asked for."""
+
+    def get_or(self, key: object, make: Callable[[], T]) -> T:
+        if key not in self:
+            self[key] = make()
+        self.move_to_end(key)
+        while len(self) > PORTRAITS_KEPT:
+            self.popitem(last=False)
+        return self[key]
+
+
+@dataclass(frozen=True)
+class CachingPipeline(Pipeline):
+    """A pipeline that remembers the portraits it looked at last, and the rigs that draw them."""
+
+    seen: Recent[Portrait] = field(default_factory=Recent)
+    rigs: Recent[tuple[Portrait, Renderer]] = field(default_factory=Recent)
+
+    def look(self, clip: ClipConfig) -> Portrait:
+        """The clip's portrait, from memory where it is still the same file."""
+        look = super().look
+        if clip.show_landmarks or clip.save_crop or not clip.portrait.is_file():
+            return look(clip)
+        stat = clip.portrait.stat()
+        key = (
+            *(clip.portrait, stat.st_mtime_ns, stat.st_size, stat.st_ino),
+            *(clip.face, clip.face_points, clip.background),
+            *(clip.render.full_frame, clip.render.size),
+        )
+        return self.seen.get_or(key, lambda: look(clip))
+
+    def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
+        """The renderer of a portrait; a rig takes half a second to build and holds no state."""
+        build = super().renderer
+        if self.networks is not None:
+            return build(portrait, neutral, absolute=absolute)
+        key = (id(portrait), neutral.numpy().tobytes())  # kept beside its rig, so the id is its own
+        made = self.rigs.get_or(
+            key, lambda: (portrait, build(portrait, neutral, absolute=absolute))
+        )
+        return made[1]
+
+
+@dataclass(frozen=True)
+class ClipMaker:
+    """Makes the function that makes clips, once a process. Travels to it by name and settings."""
+
+    model: str
+    renderer: str
+    dtype: str
+    compiled: bool = False
+
+    def __call__(self, device: str, threads: int) -> Work:
+        """threads: of the CPU, 0 leaves it to torch. Raises WeightsError or DeviceError."""
+        if threads:
+            import cv2
+
+            torch.set_num_threads(threads)
+            cv2.setNumThreads(threads)
+        pipeline = CachingPipeline.load(
+            self.model, device, self.renderer, self.dtype, self.compiled
+        )
+        used = str(pipeline.model.device)
+
+        def make(job: Job, on_frame: OnFrame) -> Row:
+            with at_hand(job) as clip:
+                measures = asdict(pipeline.generate(clip, on_frame))
+            del measures["output"]
+            return {**measures, "device": used, "versions": versions()}
+
+        return make
+
+
+def versions() -> dict[str, str]:
+    return {"moda": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+def model_row(choice: Choice) -> dict[str, str]:
+    """What a clip's row says of its model, with one hash over all files that are loaded.
+
+    Its components must be there.
+    """
+    own = [] if choice.model == "moda" else [choice.directory / file for file in MODEL_FILES]
+    lock = store.read_lock()
+    fetched = [lock[name].path_sha256 for name in choice.components]
+    sums = " ".join([choice.renderer, *map(store.sha256_of, own), *fetched])
+    digest = hashlib.sha256(sums.encode()).hexdigest()
+    return {"model": choice.model, "model_sha256": digest, "renderer": choice.renderer}
+
+
+def devices(device: str, gpus: str | None, workers: int) -> list[str]:
+    """The device of each process: `workers` on every GPU listed, or else on the one device.
+
+    gpus: `all`, or their numbers. Raises UsageError for other text, DeviceError for what is absent.
+    """
+    if gpus is None:
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        if not (device.startswith("cuda") and torch.cuda.is_available()):
+            resolve_device(device)
+        return [device] * workers
+    count = torch.cuda.device_count()  # without a context, which would take memory here
+    if gpus == "all":
+        numbers = list(range(count))
+    elif re.fullmatch(r"\d+(,\d+)*", gpus):
+        numbers = sorted({int(number) for number in gpus.split(",")})
+    else:
+        raise UsageError(f"--gpus {gpus} names no GPUs", hint="write all, or numbers such as 0,2")
+    absent = [number for number in numbers if number >= count]
+    if absent or not numbers:
+        which = ", ".join(map(str, absent)) or gpus
+        raise DeviceError(f"there is no GPU {which}: {count} found", hint="try --device cpu")
+    return [f"cuda:{number}" for number in numbers for _ in range(workers)]
+
+
+def threads_each(processes: int) -> int:
+    """CPU threads that each of several processes should use; 0 for one alone, which takes all."""
+    return 0 if processes == 1 else max(1, (os.cpu_count() or 1) // processes)
+
+
+def input_faults(jobs: Sequence[Job]) -> Iterator[str]:
+    """What is wrong with the jobs' files, each portrait and each sound looked at once."""
+    detector = components.load_detector()
+    known: dict[object, str | None] = {}
+
+    def fault(key: object, check: Callable[[], object]) -> str | None:
+        if key not in known:
+            try:
+                check()
+                known[key] = None
+            except ModaError as error:
+                known[key] = str(error)
+        return known[key]
+
+    for job in jobs:
+        with at_hand(
+            replace(job, urls={k: v for k, v in job.urls.items() if k != "output"})
+        ) as clip:
+            unseen = replace(clip, show_landmarks=None)
+            portrait = (job.urls.get("portrait", clip.portrait), clip.face, clip.face_points)
+
+            def look(clip: ClipConfig = unseen) -> None:
+                find_face(media.read_image(clip.portrait, clip.background), clip, detector)
+
+            checks: list[tuple[object, Callable[[], object]]] = [
+                (portrait, look),
+                (job.urls.get("audio", clip.audio), partial(media.read_audio, clip.audio)),
+            ]
+            if clip.motion:
+                checks.append((clip.motion, partial(load_motion, clip.motion)))
+            for key, check in checks:
+                if reason := fault(key, check):
+                    yield f"{job.origin}: {reason}"

@@ -1,0 +1,98 @@
+"""`moda generate` for many clips."""
+
+import json
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import typer
+
+from moda_cli.cli.download import download_bars
+from moda_cli.cli.live import batch_view
+from moda_cli.config import ClipConfig
+from moda_cli.errors import UsageError
+
+
+class Machines(NamedTuple):
+    """What makes the clips, and where."""
+
+    model: str
+    renderer: str
+    device: str
+    dtype: str
+    compiled: bool
+    workers: int
+    gpus: str | None
+    ray: str | None
+
+
+def run_batch(
+    base: ClipConfig,
+    files: tuple[Path | None, Path | None, Path | None, Path | None],
+    machines: Machines,
+    *,
+    every_pair: bool,
+    shard: str,
+    force: bool,
+    retry_failed: bool,
+    strict: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Make the clips of two folders or of a list; exit 1 if some failed.
+
+    files: PORTRAIT, AUDIO, --output, --jobs.
+    """
+    import torch
+
+    from moda_cli.batch import clips, cluster, run, workers
+    from moda_cli.batch.files import anywhere
+    from moda_cli.batch.jobs import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
+    from moda_cli.choice import choose
+    from moda_cli.weights.download import ensure
+
+    portrait, audio, output, listed = files
+    alone: list[str] = []
+    share = parse_shard(shard)
+    if listed is not None:
+        if portrait or audio or every_pair:
+            raise UsageError("--jobs names the portraits and speeches itself")
+        jobs = jobs_from_file(listed, base, output)
+    else:
+        if output is None or portrait is None or audio is None:
+            raise UsageError("--output is missing", hint="give a folder for the clips")
+        jobs, alone = jobs_from_folders(portrait, audio, base, output, every_pair=every_pair)
+    if machines.ray and machines.gpus:
+        raise UsageError("--gpus is for this machine, --ray for others")
+    processes = (
+        clips.devices(machines.device, machines.gpus, machines.workers) if not machines.ray else []
+    )
+    first = processes[0] if processes else machines.device.replace("auto", "cpu")
+    choice = choose(machines.model, machines.renderer, torch.device(first))
+    with download_bars(shown=not quiet) as on_progress:
+        ensure(choice.components, on_progress)
+    prepare = clips.ClipMaker(choice.model, choice.renderer, machines.dtype, machines.compiled)
+    if machines.ray:
+        jobs = [anywhere(job) for job in jobs]
+        execute = partial(
+            cluster.execute, prepare=prepare, address=machines.ray, device=machines.device
+        )
+    else:
+        execute = partial(
+            workers.execute,
+            prepare=prepare,
+            devices=processes,
+            threads=clips.threads_each(len(processes)),
+        )
+    rules = run.Rules(share, base.overwrite, force, retry_failed, strict)
+    folder = batch_folder(output, listed)
+    with batch_view(quiet=quiet, paths=not as_json) as view:
+        if alone:
+            view.say(f"without a partner of the same name: {', '.join(alone)}")
+        summary = run.run(jobs, folder, clips.model_row(choice), execute, view, rules)
+    view.ended(summary)
+    if as_json:
+        typer.echo(json.dumps(asdict(summary), default=str))
+    if summary.failed:
+        raise typer.Exit(1)

@@ -1,0 +1,69 @@
+"""What was computed once, by content: a second or interrupted run costs nothing."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from moda_cli.errors import InputError
+from moda_cli.pictures import whole_file
+
+Arrays = dict[str, NDArray[Any]]
+
+
+def content_key(**parts: Any) -> str:
+    """The sha256 of named values: file hashes, versions, settings."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+class Cache:
+    """A folder of results by key. A clip that cannot be measured is a result, too."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str, suffix: str = ".safetensors") -> Path:
+        return self.folder / key[:2] / f"{key}{suffix}"
+
+    def has(self, key: str) -> bool:
+        return self.path(key).is_file()
+
+    def get(self, key: str) -> Arrays | None:
+        """What was stored, None if nothing was. Raises the InputError that was stored."""
+        try:
+            with safe_open(self.path(key), framework="numpy") as file:
+                metadata: Mapping[str, str] = file.metadata() or {}
+                if "reason" in metadata:
+                    raise InputError(metadata["reason"], hint=metadata["hint"])
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError):
+            return None
+
+    def keep(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
+        """The stored result, or else a computed one that is then stored.
+
+        Raises the InputError of `compute`, again without computing the next time.
+        """
+        stored = self.get(key)
+        if stored is not None:
+            return stored
+        try:
+            arrays = {name: np.asarray(array, order="C") for name, array in compute().items()}
+        except InputError as error:
+            self._write(key, {}, {"reason": str(error), "hint": error.hint})
+            raise
+        self._write(key, arrays, {})
+        return arrays
+
+    def _write(self, key: str, arrays: Arrays, metadata: dict[str, str]) -> None:
+        path = self.path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary:
+            # a file without a tensor cannot be read back
+            save_file(arrays or {"nothing": np.zeros(1)}, temporary, metadata=metadata)

@@ -1,0 +1,148 @@
+"""Clips as every metric sees them: square frames at 25 fps and a 16 kHz wave, prepared alike."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from moda_cli import media
+from moda_cli.config import FPS, SAMPLES_PER_FRAME
+from moda_cli.errors import InputError
+from moda_cli.evaluate.cache import Cache, content_key
+from moda_cli.evaluate.protocol import PREPARATION, SIDE, Fit, Protocol
+from moda_cli.weights.store import sha256_of
+
+Frame = NDArray[np.uint8]  # (H, W, 3) RGB
+Wave = NDArray[np.float32]
+
+RATE_TOLERANCE = 0.01  # frames per second
+HELD_FRAMES = 500  # 20 s, 0.4 GB: a longer clip is decoded for each metric
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A part of a clip, in frames at 25 fps. The whole of it unless said otherwise."""
+
+    first: int = 0
+    frames: int | None = None
+
+
+WHOLE = Window()
+
+
+def fitted(frame: Frame, fit: Fit) -> Frame:
+    """A frame as a SIDE x SIDE square."""
+    height, width = frame.shape[:2]
+    if fit == "centre":
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        frame = frame[top : top + side, left : left + side]
+        height = width = side
+    if (height, width) == (SIDE, SIDE):
+        return np.array(frame)  # the decoder's are read-only
+    method = cv2.INTER_AREA if min(height, width) > SIDE else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=method), np.uint8)
+
+
+class Clip:
+    """A video file, or a window of one. Iterating decodes anew unless the frames are held."""
+
+    def __init__(self, path: Path, fit: Fit, window: Window = WHOLE) -> None:
+        """Raises InputError for a file that is no video."""
+        self.path, self.fit, self.window = path, fit, window
+        self.info = media.probe_video(path)
+        self.frames: int | None = window.frames  # cut here; None: not counted yet
+        self._held: list[Frame] | None = None
+
+    @cached_property
+    def sha256(self) -> str:
+        return sha256_of(self.path)
+
+    @property
+    def key(self) -> str:
+        """What the frames and the sound of this clip follow from."""
+        return content_key(
+            file=self.sha256,
+            first=self.window.first,
+            frames=self.frames,
+            fit=self.fit,
+            side=SIDE,
+            preparation=PREPARATION,
+        )
+
+    def count(self, cache: Cache) -> int:
+        """Its frames at 25 fps. Raises InputError for a file that cannot be decoded to its end."""
+        key = content_key(count=self.sha256, fps=FPS)
+
+        def decode() -> dict[str, NDArray[np.int64]]:
+            return {"frames": np.array(sum(1 for _ in media.read_video(self.path)))}
+
+        return int(cache.keep(key, decode)["frames"])
+
+    def __iter__(self) -> Iterator[Frame]:
+        if self._held is not None:
+            return iter(self._held[: self.frames])
+        return self._decoded()
+
+    def _decoded(self) -> Iterator[Frame]:
+        decoder = media.read_video(self.path, start_s=self.window.first / FPS)
+        for frame in islice(decoder, self.frames):
+            yield fitted(frame, self.fit)
+
+    def hold(self) -> None:
+        """Decode now and keep the frames, for metrics to come, unless there are many."""
+        if self._held is None and (self.frames or 0) <= HELD_FRAMES:
+            self._held = list(self._decoded())
+
+    def release(self) -> None:
+        self._held = None
+
+    def wave(self) -> Wave:
+        """Its sound (N,), 640 samples per frame at most. Raises InputError without sound."""
+        if not self.info.has_sound:
+            raise InputError("the clip has no sound", hint="write the sound into the video")
+        first = self.window.first * SAMPLES_PER_FRAME
+        wave = media.read_audio(self.path)[first:]
+        return wave if self.frames is None else wave[: self.frames * SAMPLES_PER_FRAME]
+
+
+def open_generated(path: Path, protocol: Protocol) -> Clip:
+    """A generated clip. Raises InputError for no video and for another rate than 25 fps."""
+    clip = Clip(path, protocol.fit)
+    if not protocol.resample and abs(clip.info.fps - FPS) > RATE_TOLERANCE:
+        raise InputError(
+            f"the clip runs at {clip.info.fps:g} fps, not {FPS}",
+            hint="generate at 25 fps, or pass --resample",
+        )
+    return clip
+
+
+def open_reference(path: Path, window: Window, protocol: Protocol, cache: Cache) -> Clip:
+    """A real clip cut, fitted and, unless the protocol leaves it as saved, encoded like ours.
+
+    Raises InputError for no video and for one shorter than its window.
+    """
+    source = Clip(path, protocol.fit, window)
+    available = source.count(cache) - window.first
+    wanted = window.frames or available
+    if available < wanted:
+        raise InputError(
+            f"the clip ends {wanted - available} frames before its window does",
+            hint="take the clip as the data set's annotations cut it",
+        )
+    source.frames = wanted
+    if not protocol.encode_reference:
+        return source
+    path = cache.path(content_key(clip=source.key, encoder="h264", crf=20), ".mp4")
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sound = source.wave() if source.info.has_sound else None
+        media.write_video(iter(source), path, FPS, audio=sound, codec="h264", crf=20)
+    encoded = Clip(path, protocol.fit)
+    encoded.frames = wanted
+    return encoded

@@ -1,0 +1,208 @@
+"""Making the clips of a split, and how long that takes (RTF)."""
+
+import json
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from moda_cli import __version__, media
+from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.data.splits import Case, Split
+from moda_cli.emotion import parse_emotion
+from moda_cli.errors import InputError
+from moda_cli.evaluate.cache import Cache, content_key
+from moda_cli.evaluate.clips import Window, open_reference
+from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
+from moda_cli.evaluate.protocol import SIDE, Protocol
+from moda_cli.motion import resample
+from moda_cli.pipeline import Pipeline, edit_motion, prefetch
+from moda_cli.weights.store import sha256_of
+
+log = logging.getLogger(__name__)
+
+REPEATS = 3  # timed runs, after one that warms up; the median counts
+TIMINGS = "timings.jsonl"
+
+OnClip = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A clip to make."""
+
+    id: str
+    portrait: Path
+    audio: Path
+
+
+def materials(
+    split: Split, root: Path, folder: Path, protocol: Protocol, cache: Cache
+) -> list[Job]:
+    """A split's portraits and sounds as files in `folder`.
+
+    The portrait is the window's first frame, the sound the window's own.
+    """
+    used, _ = split_references(split, root, protocol, cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = []
+    for entry in used:
+        job = Job(entry.id, folder / f"{entry.id}.png", folder / f"{entry.id}.wav")
+        path = find_clip(root, split, entry.id)
+        assert path is not None  # it was usable
+        clip = open_reference(path, Window(entry.first_frame, entry.frames), protocol, cache)
+        if not (job.portrait.is_file() and job.audio.is_file()):
+            import soundfile
+
+            media.write_image(job.portrait, next(islice(clip, 1)))
+            with media.whole_file(job.audio) as temporary:
+                soundfile.write(temporary, clip.wave(), SAMPLE_RATE, format="WAV")
+        jobs.append(job)
+    return jobs
+
+
+def case_jobs(cases: Sequence[Case]) -> list[Job]:
+    return [Job(case.id, case.portrait, case.audio) for case in cases]
+
+
+def generate_all(
+    jobs: Sequence[Job],
+    folder: Path,
+    pipeline: Pipeline,
+    device: torch.device,
+    seed: int,
+    on_clip: OnClip | None = None,
+) -> tuple[dict[str, Timing], list[LeftOut]]:
+    """Make and time the clips that `folder` does not hold yet; those it holds keep their times.
+
+    A clip that cannot be made is left out and does not stop the others.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    journal = folder / TIMINGS
+    known = {row["id"]: row for row in _rows(journal)}
+    timings: dict[str, Timing] = {}
+    left_out = []
+    for done, job in enumerate(jobs, start=1):
+        output = folder / f"{job.id}.mp4"
+        if on_clip:
+            on_clip(done, len(jobs), f"{job.id} is made")
+        key = content_key(
+            portrait=sha256_of(job.portrait),
+            audio=sha256_of(job.audio),
+            model=pipeline.name,
+            seed=seed,
+            version=__version__,
+        )
+        row = known.get(job.id, {})
+        if row.get("key") == key and output.is_file():
+            timings[job.id] = Timing(**row["timing"])
+            continue
+        config = ClipConfig(
+            job.portrait,
+            job.audio,
+            output,
+            overwrite=True,
+            sampler=SamplerConfig(seed=seed),
+            render=RenderConfig(size=SIDE),
+        )
+        try:
+            timing = timed_generate(pipeline, config, device)
+        except InputError as error:
+            left_out.append(LeftOut(job.id, f"it was not made: {error}"))
+            continue
+        timings[job.id] = timing
+        with journal.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"id": job.id, "key": key, "timing": asdict(timing)}) + "\n")
+    return timings, left_out
+
+
+def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:
+    """What a reader of an RTF must know."""
+    return {
+        "model": pipeline.name,
+        "renderer": "rig" if pipeline.networks is None else "liveportrait",
+        "steps": SamplerConfig().steps,
+        "window": pipeline.model.network.config.window,  # frames generated at once
+        "longer_side": SIDE,
+        "fps": FPS,
+        "seed": seed,
+        "runs": REPEATS,
+    }
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    """Complete rows of a journal; an interrupted run may have left half of one."""
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        try:
+            yield json.loads(line)
+        except ValueError:
+            log.warning("%s: a damaged line is skipped", path)
+
+
+def timed_generate(pipeline: Pipeline, clip: ClipConfig, device: torch.device) -> Timing:
+    """Make a clip, which warms up, then time its making without encoding: the median of three."""
+    result = pipeline.generate(clip)
+    runs = sorted((time_frames(pipeline, clip, device) for _ in range(REPEATS)), key=lambda r: r[0])
+    seconds, stages = runs[REPEATS // 2]
+    return Timing(result.frames / FPS, seconds, result.seconds, stages)
+
+
+def time_frames(
+    pipeline: Pipeline, clip: ClipConfig, device: torch.device
+) -> tuple[float, dict[str, float]]:
+    """Seconds from a decoded sound to the last frame, and those of each stage.
+
+    The portrait's own analysis is in it. Stages overlap as they do in `Pipeline.generate`, so they
+    may add up to more than the whole.
+    """
+    wave = media.read_audio(clip.audio)
+    timeline = parse_emotion(clip.emotion)
+    stages = {"portrait": 0.0, "motion": 0.0}
+
+    def spent_on(stage: str, since: float) -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - since
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        looking = pool.submit(pipeline.look, clip)
+
+        def motion() -> Iterator[Tensor]:
+            pieces = iter(pipeline.move(wave, timeline, clip, looking))
+            while True:
+                since = time.perf_counter()
+                piece = next(pieces, None)
+                spent_on("motion", since)
+                if piece is None:
+                    return
+                yield piece
+
+        ahead = prefetch(motion())
+        portrait = looking.result()
+        spent_on("portrait", started)
+    neutral = pipeline.neutral(portrait)
+    absolute = pipeline.model.network.config.source == "extracted"
+    renderer = pipeline.renderer(portrait, neutral, absolute=absolute)
+    edited = (edit_motion(piece, neutral, clip.render) for piece in ahead)
+    since = time.perf_counter()
+    for piece in resample(edited, FPS):
+        for _ in renderer.render(piece):
+            pass
+    spent_on("frames", since)
+    return time.perf_counter() - started, stages
+
+
+def with_timings(inputs: Inputs, timings: dict[str, Timing], left_out: Sequence[LeftOut]) -> Inputs:
+    """The inputs of an evaluation with what generating said of them."""
+    reasons = {row.id: row for row in left_out}
+    pairs: list[Pair] = [replace(pair, timing=timings.get(pair.id)) for pair in inputs.pairs]
+    rows = [reasons.get(row.id, row) for row in inputs.left_out]
+    return replace(inputs, pairs=pairs, left_out=rows)

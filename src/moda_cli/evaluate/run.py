@@ -1,0 +1,343 @@
+"""`moda eval`: every metric of every clip, then what they say about the set."""
+
+import platform
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+
+from moda_cli import __version__, media
+from moda_cli.config import FPS
+from moda_cli.errors import InputError
+from moda_cli.evaluate.cache import Arrays, Cache, content_key
+from moda_cli.evaluate.clips import Clip, Frame, open_generated, open_reference
+from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, as_row
+from moda_cli.evaluate.protocol import Protocol
+from moda_cli.evaluate.scores import COLUMNS, Choice, Measure, Metric, series
+from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
+from moda_cli.metrics.statistics import Estimate, mean_over_clips, of_clips
+from moda_cli.weights import store
+
+SCHEMA = "moda-eval-results-1"
+SIDES = ("generated", "reference")
+
+OnStep = Callable[[int, int, str], None]  # looks done, of, what at
+Results = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Opened:
+    """A pair whose clips are there and cut to the same length."""
+
+    pair: Pair
+    clips: dict[str, Clip]  # by side
+    keys: dict[tuple[str, str], str] = field(default_factory=dict)  # by metric and side
+
+    def portrait(self) -> Frame | None:
+        """The picture that the clip was made from."""
+        if self.pair.portrait:
+            return media.read_image(self.pair.portrait)
+        clip = self.clips.get("reference")
+        return next(islice(clip, 1)) if clip else None
+
+    def portrait_key(self) -> str:
+        if self.pair.portrait:
+            return store.sha256_of(self.pair.portrait)
+        clip = self.clips.get("reference")
+        return f"first frame of {clip.key}" if clip else ""
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """One run over a set of clips."""
+
+    inputs: Inputs
+    choice: Choice
+    protocol: Protocol
+    cache: Cache
+    device: torch.device
+    reference_row: bool = True  # measure the real clips, too, by the metrics that need no pair
+    on_step: OnStep | None = None
+    left_out: list[LeftOut] = field(default_factory=list)
+    _loaded: dict[str, Measure] = field(default_factory=dict)
+
+    def run(self) -> tuple[list[Opened], dict[tuple[str, str, str], Arrays]]:
+        """The pairs that could be opened, and what was seen by clip, metric and side."""
+        self.left_out = list(self.inputs.left_out)
+        seen: dict[tuple[str, str, str], Arrays] = {}
+        opened = []
+        total, done = len(self.inputs.pairs) * sum(len(self.sides(m)) for m in self.metrics), 0
+        for item in self._ahead(self.inputs.pairs):
+            if isinstance(item, LeftOut):
+                self.left_out.append(item)
+                continue
+            opened.append(item)
+            for metric in self.metrics:
+                for side in self.sides(metric):
+                    done += 1
+                    if side not in item.clips:
+                        continue
+                    if self.on_step:
+                        self.on_step(done, total, f"{item.pair.id} {metric.name}")
+                    try:
+                        arrays = self._look(metric, item, side)
+                    except InputError as error:
+                        row = LeftOut(item.pair.id, str(error), metric.name, side)
+                        self.left_out.append(row)
+                    else:
+                        seen[item.pair.id, metric.name, side] = arrays
+            for clip in item.clips.values():
+                clip.release()
+        return opened, seen
+
+    @property
+    def metrics(self) -> list[Metric]:
+        return self.choice.metrics
+
+    def sides(self, metric: Metric) -> Sequence[str]:
+        return SIDES if metric.distance or self.reference_row else SIDES[:1]
+
+    def _ahead(self, pairs: Sequence[Pair]) -> Iterator[Opened | LeftOut]:
+        """Pairs, each decoded in a thread while the one before is measured."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            waiting = [pool.submit(self._open, pair) for pair in pairs[:1]]
+            for following in [*pairs[1:], None]:
+                if not waiting:
+                    return
+                item = waiting.pop().result()
+                if following is not None:
+                    waiting.append(pool.submit(self._open, following))
+                yield item
+
+    def _open(self, pair: Pair) -> Opened | LeftOut:
+        side = "generated"
+        try:
+            clips = {"generated": open_generated(pair.generated, self.protocol)}
+            counts = [clips["generated"].count(self.cache)]
+            if pair.reference:
+                side = "reference"
+                real = open_reference(pair.reference, pair.window, self.protocol, self.cache)
+                clips["reference"] = real
+                counts.append(real.frames or 0)
+        except InputError as error:
+            return LeftOut(pair.id, str(error), side=side)
+        for clip in clips.values():
+            clip.frames = min(counts)
+        opened = Opened(pair, clips)
+        for metric in self.metrics:
+            for side in self.sides(metric):
+                if side in clips:
+                    opened.keys[metric.name, side] = self._key(metric, opened, side)
+        for side, clip in clips.items():
+            keys = (key for (_, looked), key in opened.keys.items() if looked == side)
+            if not all(self.cache.has(key) for key in keys):
+                clip.hold()
+        return opened
+
+    def _key(self, metric: Metric, item: Opened, side: str) -> str:
+        return content_key(
+            clip=item.clips[side].key,
+            metric=metric.name,
+            version=metric.version,
+            setting=metric.setting(self.protocol),
+            weights=[weights_hash(name) for name in metric.components],
+            portrait=item.portrait_key() if metric.pictured else "",
+        )
+
+    def _look(self, metric: Metric, item: Opened, side: str) -> Arrays:
+        def compute() -> Arrays:
+            if metric.name not in self._loaded:
+                self._loaded[metric.name] = metric.load(self.protocol, self.device)
+            portrait = item.portrait() if metric.pictured else None
+            return self._loaded[metric.name](item.clips[side], portrait)
+
+        return self.cache.keep(item.keys[metric.name, side], compute)
+
+    def distance(self, metric: Metric, pairs: Sequence[Opened]) -> dict[str, Any]:
+        """Between the sets of generated and real clips that both could be looked at.
+
+        Raises InputError for sets too small.
+        """
+        keys = [[pair.keys[metric.name, side] for pair in pairs] for side in SIDES]
+        key = content_key(
+            distance=keys,
+            resamples=self.protocol.bootstrap_distances,
+            seed=self.protocol.seed,
+        )
+
+        def compute() -> Arrays:
+            sets = [
+                [self._gaussian(self.cache.get(key)) for key in side_keys] for side_keys in keys
+            ]
+
+            def between(chosen: Sequence[int]) -> float:
+                first, second = (pool(side[k] for k in chosen) for side in sets)
+                return frechet_distance(first, second)
+
+            protocol = self.protocol
+            estimate = of_clips(between, len(pairs), protocol.bootstrap_distances, protocol.seed)
+            samples = sum(part.count for part in sets[0])
+            row = [estimate.value, estimate.low, estimate.high, samples]
+            return {"estimate": np.array(row, np.float64)}
+
+        value, low, high, samples = self.cache.keep(key, compute)["estimate"].tolist()
+        estimate = Estimate(value, low, high, len(pairs))
+        return {**asdict(estimate), "samples": int(samples)}
+
+    def _gaussian(self, arrays: Arrays | None) -> Gaussian:
+        assert arrays is not None  # it was seen a moment ago
+        return Gaussian.of(torch.from_numpy(arrays["features"]).to(self.device))
+
+
+def weights_hash(component: str) -> str:
+    return store.read_lock()[component].path_sha256
+
+
+def evaluate(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -> Results:
+    """The results object, as results.schema.json describes it.
+
+    reasons: why metrics are not measured at all.
+    """
+    reasons = dict(reasons)
+    opened, seen = evaluation.run()
+    protocol, choice = evaluation.protocol, evaluation.choice
+    values: dict[str, dict[str, dict[str, float]]] = {side: {} for side in SIDES}  # by clip
+    for (clip, name, side), arrays in seen.items():
+        metric = next(m for m in choice.metrics if m.name == name)
+        values[side].setdefault(clip, {}).update(metric.values(arrays))
+    for item in opened:
+        if timing := item.pair.timing:
+            row = values["generated"].setdefault(item.pair.id, {})
+            row["rtf_encode"] = timing.encode_seconds / timing.duration
+            if timing.seconds is not None:
+                row["rtf"] = timing.seconds / timing.duration
+    summary: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
+    for side in SIDES:
+        columns = {column: None for row in values[side].values() for column in row}
+        for column in columns:
+            numbers = np.array([row[column] for row in values[side].values() if column in row])
+            estimate = mean_over_clips(numbers, protocol.bootstrap, protocol.seed)
+            summary[side][column] = asdict(estimate)
+    for metric in choice.metrics:
+        both = [o for o in opened if all((o.pair.id, metric.name, s) in seen for s in SIDES)]
+        if metric.distance and both:
+            try:
+                summary["generated"][metric.name] = evaluation.distance(metric, both)
+            except InputError as error:
+                reasons[metric.name] = str(error)
+    _set_rtf(summary["generated"], opened)
+    clips = [_clip_row(item, values, seen, evaluation) for item in opened]
+    return {
+        "schema": SCHEMA,
+        "label": label,
+        "versions": versions(),
+        "device": device_name(evaluation.device),
+        "protocol": protocol.described(),
+        "seeds": {"bootstrap": protocol.seed},
+        "weights": weights_table(choice.metrics),
+        "split": evaluation.inputs.split,
+        "dataset": evaluation.inputs.dataset,
+        "unused_references": evaluation.inputs.unused,
+        "metrics": metric_states(choice, summary["generated"], reasons),
+        "summary": summary,
+        "clips": clips,
+        "left_out": [as_row(row) for row in evaluation.left_out],
+    }
+
+
+def _set_rtf(summary: dict[str, Any], opened: Sequence[Opened]) -> None:
+    """Of the set: all the time over all the duration, not the mean of the clips' ratios."""
+    timings = [item.pair.timing for item in opened if item.pair.timing]
+    encoded = [(t.encode_seconds, t.duration) for t in timings]
+    plain = [(t.seconds, t.duration) for t in timings if t.seconds is not None]
+    for column, rows in (("rtf_encode", encoded), ("rtf", plain)):
+        if rows:
+            summary[column]["value"] = sum(s for s, _ in rows) / sum(d for _, d in rows)
+
+
+def _clip_row(
+    item: Opened,
+    values: Mapping[str, Mapping[str, Mapping[str, float]]],
+    seen: Mapping[tuple[str, str, str], Arrays],
+    evaluation: Evaluation,
+) -> dict[str, Any]:
+    name, clips = item.pair.id, item.clips
+    over_time: dict[str, list[float | None]] = {}
+    for metric in evaluation.metrics:
+        if arrays := seen.get((name, metric.name, "generated")):
+            over_time |= series(metric.name, arrays, FPS)
+    real = clips.get("reference")
+    return {
+        "id": name,
+        "generated": str(item.pair.generated),
+        "generated_sha256": clips["generated"].sha256,
+        "reference": str(item.pair.reference) if item.pair.reference else None,
+        "reference_sha256": store.sha256_of(item.pair.reference) if item.pair.reference else None,
+        "reference_prepared": str(real.path) if real else None,
+        "portrait": str(item.pair.portrait) if item.pair.portrait else None,
+        "first_frame": item.pair.window.first,
+        "frames": clips["generated"].frames,
+        "values": {side: dict(values[side].get(name, {})) for side in SIDES},
+        "timing": asdict(item.pair.timing) if item.pair.timing else None,
+        "over_time": over_time,
+        "left_out": [
+            as_row(row) for row in evaluation.left_out if row.id == name and row.metric is not None
+        ],
+    }
+
+
+def metric_states(
+    choice: Choice, summary: Mapping[str, Any], reasons: Mapping[str, str]
+) -> dict[str, dict[str, Any]]:
+    """Whether each metric was measured, and what to do where it was not."""
+    measured = {column.metric for column in COLUMNS if column.key in summary}
+    states: dict[str, dict[str, Any]] = {}
+    for metric in choice.metrics:
+        ok = metric.name in measured
+        states[metric.name] = {
+            "status": "measured" if ok else "not measured",
+            "version": metric.version,
+            "reason": "" if ok else reasons.get(metric.name, "no clip allows it"),
+        }
+    for name, reason in reasons.items():
+        states.setdefault(name, {"status": "not measured", "version": None, "reason": reason})
+    for name, missing in choice.missing.items():
+        reason = f"run `{store.command_for(missing)}`"
+        states[name] = {"status": "weights missing", "version": None, "reason": reason}
+    return states
+
+
+def weights_table(metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
+    lock = store.read_lock()
+    names = dict.fromkeys(name for metric in metrics for name in metric.components)
+    return {
+        name: {
+            "source": lock[name].source,
+            "revision": lock[name].revision,
+            "sha256": lock[name].sha256,
+            "loaded_sha256": lock[name].path_sha256,
+        }
+        for name in names
+    }
+
+
+def versions() -> dict[str, str]:
+    import cv2
+    import imageio_ffmpeg
+
+    return {
+        "moda": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
+    }
+
+
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

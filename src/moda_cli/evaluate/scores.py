@@ -1,0 +1,251 @@
+"""The metrics of `moda eval`: what each needs, how it looks at a clip, and what it reports."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from moda_cli import components
+from moda_cli.errors import InputError, UsageError
+from moda_cli.evaluate.cache import Arrays
+from moda_cli.evaluate.clips import Clip, Frame
+from moda_cli.evaluate.face import look_at_face
+from moda_cli.evaluate.protocol import Protocol
+from moda_cli.weights import store
+
+Measure = Callable[[Clip, Frame | None], Arrays]  # (clip, the picture it was made from)
+
+SMOOTHNESS_BATCH = 8  # pairs at a time on a GPU: 5 GB at 512x512
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One look at a clip, which may give several columns."""
+
+    name: str  # in --metrics
+    load: Callable[[Protocol, torch.device], Measure]
+    values: Callable[[Arrays], dict[str, float]]  # of a clip, by column
+    components: tuple[str, ...] = ()  # weights it loads
+    version: int = 1  # changes when the same clip would be scored otherwise
+    distance: bool = False  # between the sets of real and generated clips, from `features`
+    pictured: bool = False  # against the picture that the clip was made from
+    setting: Callable[[Protocol], str] = lambda _: ""  # choices that its looks depend on
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A number of the table."""
+
+    key: str
+    title: str
+    metric: str
+    better: str = ""  # low, high, or neither
+    digits: int = 3
+    unit: str = ""
+    about: str = ""
+
+
+COLUMNS = (
+    Column("fvd", "FVD", "fvd", "low", 1, about="distance of motion to the real clips (I3D)"),
+    Column("fid", "FID", "fid", "low", 2, about="distance of frames to the real ones (Inception)"),
+    Column("f_sim", "F-SIM", "fsim", "high", 3, about="likeness of every face to the portrait's"),
+    Column("sync_c", "Sync-C", "sync", "high", 3, about="SyncNet's confidence"),
+    Column("sync_d", "Sync-D", "sync", "low", 3, about="SyncNet's distance"),
+    Column("smoothness", "Smooth", "smooth", "high", 4, about="motion smoothness (AMT-S)"),
+    Column("rtf", "RTF", "rtf", "low", 3, about="time to make a clip over its duration"),
+    Column("rtf_encode", "RTF+enc", "rtf", "low", 3, about="the same with encoding"),
+    Column("offset", "Offset", "sync", digits=1, unit="frames", about="picture behind the sound"),
+    Column("tracked", "Tracked", "sync", "high", 3, about="share of frames on the face track"),
+    Column("faceless", "Faceless", "fsim", "low", 3, about="share of frames without a face"),
+    Column("lip_sync", "Lip sync", "face", "high", 3, about="mouth opening against loudness, r"),
+    Column("lip_lag", "Lip lag", "face", digits=1, unit="frames", about="mouth behind the sound"),
+    Column("silence_motion", "Silence", "face", "low", 4, "IOD", "mouth motion in pauses"),
+    Column("jitter", "Jitter", "face", "low", 5, "IOD", "second difference of eyes and nose"),
+    Column("flicker", "Flicker", "face", "low", 3, "levels", "outside the head, frame to frame"),
+    Column("repeated", "Repeated", "face", "low", 3, about="share of frames shown twice"),
+    Column("sharpness", "Sharpness", "face", "high", 3, about="finest detail in the face"),
+    Column("sharpness_drift", "Sharpness drift", "face", digits=3, about="last fifth to first"),
+    Column("structure_drift", "Structure drift", "face", "low", 3, about="face less like itself"),
+    Column("followed", "Followed", "face", "high", 3, about="share of frames with that face"),
+)
+PAPER = ("fvd", "fid", "f_sim", "sync_c", "sync_d", "smoothness", "rtf")
+
+
+def load_fid(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.inception import load_inception
+
+    path = store.require("inception_fid")["inception_fid"]
+    network = load_inception(load_file(path), str(path)).to(device)
+    return lambda clip, _: {"features": network.features(clip).numpy()}
+
+
+def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.i3d import ScriptedI3D, VideoNetwork, load_i3d
+
+    path = store.require(protocol.fvd_network)[protocol.fvd_network]
+    network: VideoNetwork
+    if protocol.fvd_network == "i3d":
+        network = load_i3d(load_file(path), str(path)).to(device)
+    else:
+        network = ScriptedI3D(path, device)
+    return lambda clip, _: {"features": network.features(clip, protocol.fvd).numpy()}
+
+
+def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.face_similarity import FaceEncoder, Scrfd, face_similarity, similarities
+
+    paths = store.require("arcface", "scrfd")
+    encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
+
+    def measure(clip: Clip, portrait: Frame | None) -> Arrays:
+        if portrait is None:
+            raise InputError("no picture to compare the face with", hint="give --reference")
+        cosines = similarities(encoder, find_points, portrait, clip)
+        score, faceless = face_similarity(cosines)
+        return {"cosines": cosines, "score": np.array(score), "faceless": np.array(faceless)}
+
+    return measure
+
+
+def load_sync(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.sync import SyncNetworks, sync_score
+
+    paths = store.require("s3fd", "syncnet")
+    networks = SyncNetworks.load(load_file(paths["s3fd"]), load_file(paths["syncnet"]), device)
+
+    def measure(clip: Clip, _: Frame | None) -> Arrays:
+        score = sync_score(clip, clip.wave(), networks)
+        alignment = score.alignment
+        return {
+            "distances": alignment.distances.mean(axis=0),
+            "confidence": np.array(alignment.confidence),
+            "min_distance": np.array(alignment.min_distance),
+            "offset": np.array(alignment.offset),
+            "coverage": np.array(score.coverage),
+        }
+
+    return measure
+
+
+def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.amt import load_amt_s
+    from moda_cli.metrics.smoothness import interpolation_errors
+
+    network = load_amt_s(store.require("amt_s")["amt_s"], device)
+    batch = SMOOTHNESS_BATCH if device.type == "cuda" else 1
+    return lambda clip, _: {"errors": interpolation_errors(network, clip, batch)}
+
+
+def load_face(protocol: Protocol, device: torch.device) -> Measure:
+    """The measures that need no weights; with the face networks installed they see more."""
+    detector = components.load_detector()
+    return lambda clip, _: look_at_face(clip, detector)
+
+
+def face_values(arrays: Arrays) -> dict[str, float]:
+    names = {"sync": "lip_sync", "lag": "lip_lag", "tracked": "followed"}
+    return {names.get(name, name): float(array) for name, array in arrays.items()}
+
+
+def face_networks(_: Protocol) -> str:
+    """Which face detector the weights-free measures look with."""
+    lock = store.read_lock()
+    found = [lock[name].path_sha256 for name in components.FACE if store.installed(name)]
+    return " ".join(found) if len(found) == len(components.FACE) else "without weights"
+
+
+def smoothness_value(arrays: Arrays) -> dict[str, float]:
+    from moda_cli.metrics.smoothness import smoothness
+
+    return {"smoothness": smoothness(arrays["errors"])}
+
+
+def no_values(_: Arrays) -> dict[str, float]:
+    return {}
+
+
+def fvd_metric(protocol: Protocol) -> Metric:
+    return Metric(
+        "fvd",
+        load_fvd,
+        no_values,
+        (protocol.fvd_network,),
+        distance=True,
+        setting=lambda p: f"{p.fvd.cut} {p.fvd.resize}",
+    )
+
+
+def all_metrics(protocol: Protocol) -> dict[str, Metric]:
+    """Every metric by its name, the cheap ones first."""
+    metrics = (
+        Metric("fid", load_fid, no_values, ("inception_fid",), distance=True),
+        fvd_metric(protocol),
+        Metric(
+            "fsim",
+            load_fsim,
+            lambda a: {"f_sim": float(a["score"]), "faceless": float(a["faceless"])},
+            ("arcface", "scrfd"),
+            pictured=True,
+        ),
+        Metric(
+            "sync",
+            load_sync,
+            lambda a: {
+                "sync_c": float(a["confidence"]),
+                "sync_d": float(a["min_distance"]),
+                "offset": float(a["offset"]),
+                "tracked": float(a["coverage"]),
+            },
+            ("s3fd", "syncnet"),
+        ),
+        Metric("smooth", load_smoothness, smoothness_value, ("amt_s",)),
+        Metric("face", load_face, face_values, setting=face_networks),
+    )
+    return {metric.name: metric for metric in metrics}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The metrics of a run, and those left out for want of weights."""
+
+    metrics: list[Metric]
+    missing: dict[str, tuple[str, ...]]  # metric: its components that are not installed
+
+
+def choose(names: Sequence[str], protocol: Protocol) -> Choice:
+    """The metrics of these names, or with none all whose weights are there.
+
+    Raises UsageError for a name that is none, WeightsError where a named one lacks its weights.
+    """
+    known = all_metrics(protocol)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"no metric is called {name!r}", hint=f"one of {', '.join(known)}")
+    if names:
+        store.require(*dict.fromkeys(c for name in names for c in known[name].components))
+        return Choice([known[name] for name in dict.fromkeys(names)], {})
+    lacking = {
+        name: tuple(c for c in metric.components if store.installed(c) is None)
+        for name, metric in known.items()
+    }
+    missing = {name: components for name, components in lacking.items() if components}
+    return Choice([metric for name, metric in known.items() if name not in missing], missing)
+
+
+def series(name: str, arrays: Arrays, per_second: int) -> dict[str, list[float | None]]:
+    """What is shown over time, one number per second."""
+    per_frame: dict[str, NDArray[Any]] = {}
+    if name == "fsim":
+        per_frame["f_sim"] = arrays["cosines"]
+    if name == "smooth":
+        per_frame["smoothness"] = np.repeat(1 - arrays["errors"] / 255, 2)
+    return {key: _by_second(values, per_second) for key, values in per_frame.items()}
+
+
+def _by_second(values: NDArray[Any], per_second: int) -> list[float | None]:
+    parts = [values[k : k + per_second] for k in range(0, len(values), per_second)]
+    return [float(np.nanmean(p)) if np.isfinite(p).any() else None for p in parts]

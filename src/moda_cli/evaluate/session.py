@@ -1,0 +1,139 @@
+"""One `moda eval`: its inputs, its clips where they are to be made, its results as files."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from moda_cli import media
+from moda_cli.choice import resolve_device
+from moda_cli.data import splits
+from moda_cli.errors import InputError, UsageError
+from moda_cli.evaluate import generate, inputs, report, tables
+from moda_cli.evaluate.cache import Cache
+from moda_cli.evaluate.inputs import Inputs, LeftOut, Timing
+from moda_cli.evaluate.protocol import Protocol
+from moda_cli.evaluate.run import Evaluation, OnStep, Results, evaluate
+from moda_cli.evaluate.scores import Choice, choose
+from moda_cli.pipeline import Pipeline
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be measured, and where the results go."""
+
+    generated: Path  # a folder of clips, or a batch's report.jsonl
+    reference: Path | None = None  # a folder of real clips, or the root of a split's data set
+    output: Path | None = None  # None: beside the generated clips
+    split: str | None = None
+    annotations: Path | None = None
+    metrics: Sequence[str] = ()  # none: all whose weights are there
+    label: str | None = None  # of the measured row; None: the folder's name
+    reference_row: bool = True
+    device: str = "auto"
+    generate: bool = False
+    model: str = "auto"
+    renderer: str = "auto"
+    dtype: str = "auto"
+    seed: int = 42
+    protocol: Protocol = field(default_factory=Protocol)
+
+    @property
+    def folder(self) -> Path:
+        source = self.generated.parent if self.generated.suffix == ".jsonl" else self.generated
+        resolved = source.resolve()
+        return self.output or resolved.with_name(f"{resolved.name}-eval")
+
+
+def run(request: Request, on_step: OnStep | None = None) -> Results:
+    """The results, also written to the request's folder: JSON, CSV, LaTeX, HTML, manifest.
+
+    on_step(done, of, what) follows. Raises UsageError for options that do not fit, InputError where
+    nothing can be measured, WeightsError where a metric asked for by name lacks its weights.
+    """
+    if request.generate and (request.split is None or request.generated.suffix == ".jsonl"):
+        raise UsageError("--generate makes the clips of a --split in a folder", hint="give both")
+    device = resolve_device(request.device)
+    choice = choose(request.metrics, request.protocol)
+    folder = request.folder
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {folder}: {error.strerror}") from None
+    cache = Cache(folder / "cache")
+    given, generation = _inputs(request, device, cache, on_step)
+    choice, reasons = applicable(choice, given, bool(request.metrics))
+    evaluation = Evaluation(
+        given, choice, request.protocol, cache, device, request.reference_row, on_step
+    )
+    results = evaluate(evaluation, request.label or request.generated.resolve().stem, reasons)
+    if not results["clips"]:
+        first = evaluation.left_out[0]
+        raise InputError(f"no clip can be measured; {first.id}: {first.reason}")
+    results["generation"] = generation
+    write(results, given, folder)
+    return results
+
+
+def applicable(choice: Choice, given: Inputs, named: bool) -> tuple[Choice, dict[str, str]]:
+    """The metrics that these inputs allow, and why the others are not measured.
+
+    Raises UsageError for one that was asked for by name.
+    """
+    compared = any(pair.reference for pair in given.pairs)
+    pictured = compared or any(pair.portrait for pair in given.pairs)
+    reasons = {}
+    for metric in choice.metrics:
+        if metric.distance and not compared:
+            reasons[metric.name] = "it compares with real clips: give --reference"
+        elif metric.pictured and not pictured:
+            reasons[metric.name] = "it compares with the portrait: give --reference"
+    if named and reasons:
+        name, reason = next(iter(reasons.items()))
+        raise UsageError(f"{name} cannot be measured: {reason}")
+    kept = [metric for metric in choice.metrics if metric.name not in reasons]
+    return replace(choice, metrics=kept), reasons
+
+
+def _inputs(
+    request: Request, device: torch.device, cache: Cache, on_step: OnStep | None
+) -> tuple[Inputs, dict[str, Any] | None]:
+    """What is to be compared, made first where that is asked for, and how it was made."""
+    protocol, split, root = request.protocol, request.split, request.reference
+    timings: dict[str, Timing] = {}
+    failed: list[LeftOut] = []
+    generation = None
+    if request.generate and split and root:
+        pipeline = Pipeline.load(request.model, request.device, request.renderer, request.dtype)
+        if split == "wild":
+            jobs = generate.case_jobs(splits.wild_cases(root))
+        else:
+            chosen = inputs.resolve_split(split, request.annotations)
+            place = request.folder / "inputs"
+            jobs = generate.materials(chosen, root, place, protocol, cache)
+        timings, failed = generate.generate_all(
+            jobs, request.generated, pipeline, device, request.seed, on_step
+        )
+        generation = {**generate.described(pipeline, request.seed), "dtype": request.dtype}
+    given = inputs.gather(request.generated, root, split, request.annotations, protocol, cache)
+    if generation:
+        given = generate.with_timings(given, timings, failed)
+    return given, generation
+
+
+def write(results: Results, given: Inputs, folder: Path) -> None:
+    """Everything but the cache, each file whole or not at all."""
+    texts = {
+        "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",
+        "clips.csv": tables.clips_csv(results),
+        "table.tex": tables.latex(results),
+        "report.html": report.html(results, folder),
+    }
+    if given.manifest is not None:
+        texts[inputs.MANIFEST] = json.dumps(given.manifest, indent=1) + "\n"
+    for name, text in texts.items():
+        with media.whole_file(folder / name) as path:
+            path.write_text(text, encoding="utf-8")

@@ -1,0 +1,144 @@
+"""The results as tables: beside the paper's published rows, as CSV and as LaTeX."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from moda_cli.data.splits import TITLES
+from moda_cli.evaluate.scores import COLUMNS, PAPER, Column
+
+PUBLISHED = Path(__file__).parents[1] / "assets" / "published.json"
+SIDES = ("generated", "reference")
+ARROWS = {"low": "↓", "high": "↑", "": ""}
+
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A line of the paper's table."""
+
+    name: str
+    cells: dict[str, dict[str, Any]]  # by column: value, and low and high where measured
+    measured: bool = False
+
+
+def title(column: Column) -> str:
+    return f"{column.title} {ARROWS[column.better]}".strip()
+
+
+def number(column: Column, value: float) -> str:
+    return f"{value:.{column.digits}f}"
+
+
+def with_interval(column: Column, cell: dict[str, Any]) -> str:
+    """A value and, where it was measured, its 95 % interval."""
+    text = number(column, cell["value"])
+    if cell.get("low") is None:
+        return text
+    return f"{text} [{number(column, cell['low'])}, {number(column, cell['high'])}]"
+
+
+def paper_rows(results: Results) -> list[Row]:
+    """The published rows of the same data set, as far as their columns were measured; then ours."""
+    shown = [column.key for column in paper_columns(results)]
+    rows = []
+    for row in json.loads(PUBLISHED.read_text(encoding="utf-8"))["rows"]:
+        if row["dataset"] == results["dataset"]:
+            cells = {key: {"value": row[key]} for key in shown if key in row}
+            if cells:
+                rows.append(Row(f"{row['method']} (paper)", cells))
+    for side, name in (("reference", "real clips"), ("generated", results["label"])):
+        summary = results["summary"][side]
+        cells = {key: summary[key] for key in shown if key in summary}
+        if cells:
+            rows.append(Row(name, cells, measured=True))
+    return rows
+
+
+def paper_columns(results: Results) -> list[Column]:
+    """The paper's columns that were measured."""
+    found = {key for side in results["summary"].values() for key in side}
+    return [column for key in PAPER for column in COLUMNS if column.key == key and key in found]
+
+
+def other_columns(results: Results) -> list[Column]:
+    """What the paper does not have."""
+    found = {key for side in results["summary"].values() for key in side}
+    return [c for c in COLUMNS if c.key in found and c.key not in PAPER]
+
+
+def dataset_title(results: Results) -> str:
+    name = results["split"] or "own clips"
+    dataset = TITLES.get(results["dataset"] or "")
+    return f"{name} ({dataset})" if dataset and dataset != name else name
+
+
+def clips_csv(results: Results) -> str:
+    """A line per clip and side, an empty cell where there is no value, and why."""
+    columns = [c for c in COLUMNS if any(c.key in v for v in _all_values(results))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["id", "side", "file", "frames", *(c.key for c in columns), "left_out"])
+    for clip in results["clips"]:
+        for side, values in clip["values"].items():
+            if clip[side] is None:
+                continue
+            reasons = [r for r in clip["left_out"] if r["side"] == side]
+            why = "; ".join(f"{r['metric']}: {r['reason']}" for r in reasons)
+            cells = [values.get(c.key, "") for c in columns]
+            writer.writerow([clip["id"], side, clip[side], clip["frames"], *cells, why])
+    for row in results["left_out"]:
+        if row["metric"] is None:
+            empty = [""] * (2 + len(columns))
+            writer.writerow([row["id"], row["side"], *empty, row["reason"]])
+    return text.getvalue()
+
+
+def _all_values(results: Results) -> Iterator[dict[str, float]]:
+    for clip in results["clips"]:
+        yield from clip["values"].values()
+
+
+def latex(results: Results) -> str:
+    """The paper's table for a document; needs the package booktabs."""
+    columns = paper_columns(results)
+    arrows = {"low": r" $\downarrow$", "high": r" $\uparrow$", "": ""}
+    lines = [
+        f"% moda eval, {_escaped(dataset_title(results))}, {len(results['clips'])} clips",
+        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        r"\toprule",
+        _line(["Method", *(c.title + arrows[c.better] for c in columns)]),
+        r"\midrule",
+    ]
+    rows = paper_rows(results)
+    for previous, row in zip([None, *rows], rows, strict=False):
+        if previous and row.measured and not previous.measured:
+            lines.append(r"\midrule")
+        lines.append(_line([_escaped(row.name), *(_latex_cell(c, row) for c in columns)]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _latex_cell(column: Column, row: Row) -> str:
+    cell = row.cells.get(column.key)
+    if cell is None:
+        return "--"
+    text = number(column, cell["value"])
+    if cell.get("low") is None:
+        return text
+    low, high = number(column, cell["low"]), number(column, cell["high"])
+    return rf"{text} {{\scriptsize [{low}, {high}]}}"
+
+
+def _line(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _escaped(text: str) -> str:
+    special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    special |= {mark: f"\\{mark}" for mark in "&%$#_{}"}
+    return "".join(special.get(letter, letter) for letter in text)

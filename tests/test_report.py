@@ -1,0 +1,142 @@
+"""The HTML, LaTeX and CSV of an evaluation, from a results object made by hand."""
+
+import base64
+import csv
+import io
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moda_cli.evaluate import charts, report
+from moda_cli.evaluate.tables import clips_csv, latex
+
+ESTIMATE = {"low": 0.5, "high": 0.7, "clips": 2, "std": 0.1}
+
+
+def results(folder: Path, clips: int = 2) -> dict[str, Any]:
+    rows = []
+    for k in range(clips):
+        generated, real = folder / f"c&{k}.mp4", folder / "cache" / f"r {k}.mp4"
+        real.parent.mkdir(exist_ok=True)
+        generated.write_bytes(b"0" * 100)
+        real.write_bytes(b"1" * (report.EMBED_CLIP + 1))
+        values = {"f_sim": 0.6 + k / 10, "offset": 2 * k, "tracked": 1.0}
+        rows.append(
+            {
+                "id": f"c&{k}", "generated": str(generated), "reference": str(real),
+                "reference_prepared": str(real), "portrait": None, "frames": 60,
+                "values": {"generated": values, "reference": {"f_sim": 0.9}},
+                "over_time": {"f_sim": [0.7, None, 0.6]}, "left_out": [],
+            }
+        )  # fmt: skip
+    skipped = {"id": "<b>bad</b>", "metric": None, "side": "generated", "reason": "30 & odd"}
+    return {
+        "label": "ours <2>", "split": "hdtf-50", "dataset": "hdtf", "device": "cpu",
+        "generation": {"model": "mini", "steps": 10},
+        "versions": {"moda": "0"}, "protocol": {"frames": "512"},
+        "weights": {"scrfd": {"source": "a/b", "revision": "", "sha256": "00"}},
+        "metrics": {"sync": {"status": "weights missing", "reason": "run `moda download eval`"}},
+        "summary": {
+            "generated": {
+                "f_sim": {"value": 0.65, **ESTIMATE}, "offset": {"value": 1.0, **ESTIMATE},
+                "tracked": {"value": 1.0, **ESTIMATE},
+                "fvd": {"value": 201.26, "samples": 12, **ESTIMATE},
+            },
+            "reference": {"f_sim": {"value": 0.9, **ESTIMATE}},
+        },
+        "clips": rows, "left_out": [skipped],
+    }  # fmt: skip
+
+
+class Checker(HTMLParser):
+    """Every element that is opened is closed in order; nothing is fetched from elsewhere."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.sources: list[str] = []
+        self.counts: dict[str, int] = {}
+        self.feed(page)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.sources += [v or "" for k, v in attrs if k in ("src", "href")]
+        if tag not in ("meta", "br", "link", "img"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_whole_and_fetches_nothing(tmp_path: Path) -> None:
+    data = results(tmp_path)
+    page = report.html(data, tmp_path)
+    checked = Checker(page)
+    assert not re.search(r"https?://", page)
+    embedded, linked = checked.sources[0], checked.sources[1]
+    assert base64.b64decode(embedded.removeprefix("data:video/mp4;base64,")) == b"0" * 100
+    assert linked == "cache/r%200.mp4"  # too large to embed
+    assert checked.counts["video"] == 4
+    assert checked.counts["figure"] == 4  # F-SIM, tracked, offsets, F-SIM over time
+    assert "ours &lt;2&gt;" in page
+    assert "<b>bad</b>" not in page
+    assert "&lt;b&gt;bad&lt;/b&gt;" in page
+    assert "<code>moda download eval</code>" in page
+    assert "174.6" in page  # MoDA's published FVD
+    assert "201.3" in page
+
+
+def test_a_page_with_many_clips_stays_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "EMBED_ALL", 250)
+    sources = Checker(report.html(results(tmp_path, clips=4), tmp_path)).sources
+    assert [s.startswith("data:") for s in sources[::2]] == [True, True, False, False]
+    assert sources[4] == "c%262.mp4"
+
+
+def test_latex_escapes_and_sets_off_what_was_measured(tmp_path: Path) -> None:
+    text = latex({**results(tmp_path), "label": "ours_100%"})
+    lines = text.splitlines()
+    assert r"ours\_100\% & 201.3 {\scriptsize [0.5, 0.7]} & 0.650" in lines[-3]
+    assert lines[-5] == r"\midrule"
+    assert r"MoDA (paper) & 174.6 & 0.927 \\" in lines
+    assert all(line.count("&") == 2 for line in lines if line.endswith(r"\\"))
+
+
+def test_csv_has_a_line_per_clip_and_side(tmp_path: Path) -> None:
+    rows = list(csv.DictReader(io.StringIO(clips_csv(results(tmp_path)))))
+    assert [(row["id"], row["side"]) for row in rows] == [
+        ("c&0", "generated"), ("c&0", "reference"), ("c&1", "generated"), ("c&1", "reference"),
+        ("<b>bad</b>", "generated"),
+    ]  # fmt: skip
+    assert float(rows[2]["f_sim"]) == pytest.approx(0.7)
+    assert rows[1]["offset"] == ""
+    assert rows[-1]["left_out"] == "30 & odd"
+
+
+@given(low=st.floats(-1e3, 1e3), span=st.just(0.0) | st.floats(1e-4, 1e6))
+def test_ticks_enclose_the_values_and_are_few(low: float, span: float) -> None:
+    marks = charts.ticks(low, low + span)
+    slack = 1e-6 * max(abs(low), span)
+    assert marks[0] <= low + slack
+    assert marks[-1] >= low + span - slack
+    assert 2 <= len(marks) <= 8
+    assert len({charts.spelled(mark, marks[1] - marks[0]) for mark in marks}) == len(marks)
+
+
+def test_equal_values_can_be_drawn() -> None:
+    drawn = charts.strips([("a", [1.0, 1.0], (1.0, 1.0, 1.0))], "ones")
+    assert "nan" not in drawn
+    assert drawn.count('class="dot') == 2
+    assert "nan" not in charts.lines([[(0.5, 0.0)]], [(0.5, 0.0)], "seconds", "zero")
