@@ -12,6 +12,24 @@ EMOTIONS = ("anger", "contempt", "disgust", "fear", "happy", "neutral", "sad", "
 EMOTION_ALIASES = {"happiness": "happy", "sadness": "sad", "angry": "anger"}
 NO_EMOTION = EMOTIONS.index("none")
 
+# How files are told apart where a folder is searched; a file named by the user may end as it likes.
+PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".wma")
+VIDEOS = (
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".mts",
+    ".flv",
+    ".wmv",
+)
+
 AudioKind = Literal["logmel", "hubert", "wav2vec2"]
 SourceKind = Literal["extracted", "constant"]
 

@@ -47,6 +47,7 @@ from moda_cli.portrait import Portrait, read_portrait, resized
 from moda_cli.render.liveportrait import Engine, LivePortrait
 from moda_cli.render.paste import PasteBack
 from moda_cli.render.rig import Rig
+from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
@@ -288,7 +289,10 @@ class Pipeline:
     def look(self, clip: ClipConfig) -> Portrait:
         """The clip's portrait as this pipeline's networks need it."""
         released = self.networks is not None
-        return read_portrait(clip, self.detector, self.extractors, released=released)
+        kept = store.cache_dir() / "portraits"
+        return read_portrait(
+            clip, self.detector, self.extractors, released=released, seen_before=kept
+        )
 
     def move(
         self,

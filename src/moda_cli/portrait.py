@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,6 +24,7 @@ from moda_cli.features.crops import (
 from moda_cli.features.detect import FaceDetector
 from moda_cli.features.extractors import Extractors
 from moda_cli.features.lips import mouth_gap
+from moda_cli.features.portrait_cache import extract_once
 from moda_cli.landmarks import FaceLandmarks
 from moda_cli.motion import POSE, Source
 from moda_cli.pictures import Picture
@@ -49,12 +51,14 @@ def read_portrait(
     extractors: Extractors | None,
     *,
     released: bool,
+    seen_before: Path,
 ) -> Portrait:
     """Read a clip's portrait, find its face, frame it, and write what `clip` asks to see of it.
 
     released: frame it as the release does, for LivePortrait's renderer; its networks see the same
-    whatever the size of the video. Raises InputError for what cannot be read or shows no usable
-    face, UsageError for malformed points or choices.
+    whatever the size of the video. seen_before: the folder that keeps what the extractors saw.
+    Raises InputError for what cannot be read or shows no usable face, UsageError for malformed
+    points or choices.
     """
     picture = media.read_image(clip.portrait, clip.background)
     face = find_face(picture, clip, detector)
@@ -69,7 +73,7 @@ def read_portrait(
     assert seen_face.cloud is not None  # the landmark network comes with the extractors
     to_crop, from_crop = portrait_crop(seen_face.cloud)
     crop = crop_image(seen, to_crop)
-    volume, source = extractors.extract(halve(crop))
+    volume, source = extract_once(extractors, halve(crop), seen_before)
     try:
         pitch, yaw, _ = source.motion[POSE].tolist()
         faces.check_pose(pitch, yaw)

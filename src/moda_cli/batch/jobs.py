@@ -4,6 +4,7 @@ Every fault of a list is named before the first job starts (decisions.md 13).
 """
 
 import csv
+import io
 import json
 import os
 import re
@@ -28,12 +29,9 @@ from moda_cli.batch.options import (
     side_files,
     with_options,
 )
-from moda_cli.config import ClipConfig
+from moda_cli.config import PICTURES, SOUNDS, VIDEOS, ClipConfig
 from moda_cli.errors import InputError, UsageError
 
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
-SOUNDS = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".aac", ".aif", ".aiff", ".wma")
 TEMPLATE = "{portrait}_{audio}.mp4"
 T = TypeVar("T")
 URL = re.compile(r"[a-z][a-z0-9+.-]+://")
@@ -81,7 +79,8 @@ def parse_shard(text: str) -> Shard:
 
 def written(output: Path) -> Path:
     """The one thing an output puts in place: numbered pictures are their folder."""
-    return output.parent if "%" in output.name else output
+    is_pictures = output.suffix.lower() == ".png" and "%" in output.name
+    return output.parent if is_pictures else output
 
 
 def split_output(output: Path) -> tuple[Path, str]:
@@ -112,7 +111,7 @@ def jobs_from_folders(
         hint = f"give a folder/, or a template such as folder/{TEMPLATE}"
         many = portraits if portraits.is_dir() else speeches
         raise InputError(f"{many} is a folder, and {output} one file", hint=hint)
-    faces = _files(portraits, (*PICTURES, *VIDEOS))
+    faces = _files(portraits, PICTURES)
     sounds = _files(speeches, (*SOUNDS, *VIDEOS))
     faults: list[str] = []
     if every_pair or not (portraits.is_dir() and speeches.is_dir()):
@@ -162,7 +161,7 @@ def jobs_from_file(path: Path, base: ClipConfig, output: Path | None) -> list[Jo
 
 
 def _table_rows(text: str, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     columns = [column.strip() for column in next(reader, [])]
     faulty = {column: fault for column in columns if (fault := _column_fault(column))}
     twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -181,7 +180,7 @@ def _table_rows(text: str, faults: list[str]) -> Iterator[tuple[str, dict[str, A
 
 
 def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold U+2028
         if not line.strip():
             continue
         try:
@@ -246,11 +245,13 @@ def _job(
     for key in ("portrait", "audio"):
         if not isinstance(texts.get(key), str):
             wrong.append(f"{key} is missing" if key not in texts else f"{key} is not a path")
+    wrong += [f"{key} {text!r} is not a path" for key, text in texts.items() if "\0" in str(text)]
     given: dict[str, Any] = {}
     for column, value in row.items():
         name = option_name(column)
         try:
-            given[NEGATED.get(name, name)] = read_option(name, value, inputs)
+            folder = outputs if name in SIDE_FILES else inputs
+            given[NEGATED.get(name, name)] = read_option(name, value, folder)
         except UsageError as error:
             wrong.append(str(error))
     if wrong:

@@ -7,6 +7,7 @@ by a crash and is then ignored. Each shard of a batch appends to a journal of it
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -131,8 +132,10 @@ def read_rows(path: Path) -> list[Row]:
 
 def remove_partial(output: Path) -> None:
     """Delete what a killed process left beside an output under a temporary name."""
-    for path in output.parent.glob(f".{_escaped(output.name)}.????????.part"):
-        path.unlink(missing_ok=True)
+    place = written(output)
+    for folder in (place.parent, place):  # pictures of a folder that is there are made in it
+        for path in folder.glob(f".{_escaped(place.name)}.????????.part"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _escaped(name: str) -> str:

@@ -1,6 +1,7 @@
 """The options a job may set beside the command line's, from a cell of a table or a JSON value."""
 
 import math
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "size": (64, 4096),
     "crf": (0, 63),
 }
+LONGEST_NAME = 240  # bytes: 255, less what a file in the making has around its name
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -72,12 +74,14 @@ def read_option(name: str, value: object, folder: Path) -> object:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise fault
     if kind is Path:
+        if "\0" in str(value):
+            raise fault
         return local_path(str(value), folder)
     if kind is str:
         return str(value).strip()
     try:
         number = int(str(value)) if kind is int else float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         wanted = "an integer" if kind is int else "a number"
         raise UsageError(f"{name} {value!r} is not {wanted}") from None
     low, high = LIMITS[name]
@@ -88,7 +92,10 @@ def read_option(name: str, value: object, folder: Path) -> object:
 
 def local_path(text: str, folder: Path) -> Path:
     """A path as a job's author means it: `~` is home, a relative one starts at `folder`."""
-    return folder / Path(text.strip()).expanduser()
+    path = Path(text.strip())
+    with suppress(RuntimeError):  # nobody of that name: the file is then missing
+        path = path.expanduser()
+    return folder / path
 
 
 def with_options(clip: ClipConfig, given: Mapping[str, Any]) -> ClipConfig:
@@ -142,6 +149,8 @@ def _check_format(clip: ClipConfig) -> None:
     from moda_cli.media import check_output
 
     for path in (clip.output, *side_files(clip)):
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
+            raise UsageError(f"cannot write {path}: its name is too long")
         base = next(folder for folder in path.absolute().parents if folder.exists())
         if path == clip.output:
             check_output(base / path.name, clip.codec, clip.crf)

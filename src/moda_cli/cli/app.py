@@ -79,7 +79,7 @@ def moda(
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
 Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Say more; twice for tracebacks.")
+    int, typer.Option("--verbose", "-v", count=True, help="Twice: show tracebacks.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 

@@ -32,7 +32,7 @@ def progress_bar(title: str, *fields: str, shown: bool) -> Iterator[Draw | None]
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        *(TextColumn(f"{{task.fields[{field}]}}") for field in fields),
+        *(TextColumn(f"{{task.fields[{field}]}}", markup=False) for field in fields),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         texts: dict[str, Any] = dict.fromkeys(fields, "")

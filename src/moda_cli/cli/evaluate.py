@@ -46,7 +46,10 @@ def evaluate(
     ] = False,
     metrics: Annotated[
         str | None,
-        typer.Option(metavar="NAME,...", help="Default: all whose weights are there."),
+        typer.Option(
+            metavar="NAME,...",
+            help="fid fvd fsim sync smooth face. Default: all whose weights are there.",
+        ),
     ] = None,
     label: Annotated[
         str | None, typer.Option(help="Name of the measured row. Default: the folder's.")
@@ -147,6 +150,7 @@ def evaluate(
 def _show(results: "Results") -> None:
     """The paper's table with the measured rows, then every measured number with its interval."""
     from rich.console import Console
+    from rich.markup import escape
 
     from moda_cli.evaluate import tables
 
@@ -165,7 +169,7 @@ def _show(results: "Results") -> None:
                 for c in columns
             )
             name = row.name.removesuffix(" (paper)")
-            table.add_row(name, *cells, style="bold" if row.measured else None)
+            table.add_row(escape(name), *cells, style="bold" if row.measured else None)
         if not rows[0].measured:
             table.caption = "above the line: published in the MoDA paper"
             table.caption_justify = "left"
@@ -186,10 +190,11 @@ def _show(results: "Results") -> None:
 def _table(title: str, heads: "Sequence[str]") -> "Table":
     """Rows with a name and a number under each head."""
     from rich import box
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(
-        title=title,
+        title=escape(title),
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         title_justify="left",
@@ -197,5 +202,5 @@ def _table(title: str, heads: "Sequence[str]") -> "Table":
     )
     table.add_column("", no_wrap=True)
     for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
+        table.add_column(escape(head), justify="right", no_wrap=True)
     return table

@@ -76,10 +76,9 @@ def extract(
             hint = "it takes no VIDEOS, --dataset or --annotations, and gives log-mel features"
             raise UsageError("--synthetic makes its own speech", hint=hint)
         from moda_cli.data.synthetic import make_corpus
-        from moda_cli.extract.records import JOBS
+        from moda_cli.extract.records import claim
 
-        if (output / JOBS).exists():
-            raise UsageError(f"{output} holds features of videos", hint="use another folder")
+        claim(output, {"synthetic_hours": synthetic, "seed": seed})
         make_corpus(output, synthetic, seed, workers)
     report: dict[str, Any] = {"output": str(output)}
     if videos:

@@ -1,5 +1,6 @@
 """`moda generate`."""
 
+import gc
 import json
 import time
 from collections.abc import Iterator
@@ -22,15 +23,15 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def _frame_bar(shown: bool) -> "Iterator[OnFrame | None]":
-    """A callback (done, total) that draws frames, frames per second and RTF."""
+def _frame_bar(fps: float, shown: bool) -> "Iterator[OnFrame | None]":
+    """A callback (done, total) that draws frames of `fps`, their rate, RTF and time to go."""
     with progress_bar("rendering", "rate", shown=shown) as draw:
         started = time.perf_counter()
 
         def on_frame(done: int, total: int | None) -> None:
             assert draw is not None
-            rate = done / (time.perf_counter() - started)
-            draw(done, total, rate=f"{rate:.0f} frames/s")
+            seconds = time.perf_counter() - started
+            draw(done, total, rate=f"{done / seconds:.0f} frames/s, RTF {seconds * fps / done:.2f}")
 
         yield on_frame if draw else None
 
@@ -213,7 +214,8 @@ def generate(
     streaming = str(output) == "-"
     if streaming and as_json:
         raise UsageError("--json and -o - both write to stdout", hint="give a file to --output")
-    if check and (streaming or str(audio) == "-"):
+    pictures = output is not None and output.suffix.lower() == ".png"
+    if check and (streaming or pictures or str(audio) == "-"):
         raise UsageError("--check reads video and sound again", hint="give it files of both")
     clip = ClipConfig(
         portrait=portrait or Path(),
@@ -263,11 +265,15 @@ def generate(
         )
     if not streaming:
         clip = replace(clip, output=_clip_path(output, portrait, audio))
+    gc.disable()  # or it walks all of torch while that loads, and once more at the end
     from moda_cli.pipeline import Pipeline  # torch loads here: `moda --help` stays instant
+
+    gc.freeze()
+    gc.enable()
 
     with download_bars(shown=not quiet) as on_progress:
         pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
-    with _frame_bar(not quiet) as on_frame:
+    with _frame_bar(fps, not quiet) as on_frame:
         result = pipeline.generate(clip, on_frame)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
     if face_points:

@@ -14,28 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moda_cli.config import SOUNDS, VIDEOS
 from moda_cli.data.splits import Candidate, load_split, select, share
 from moda_cli.errors import InputError, UsageError
 
 DATASETS = ("hdtf", "celebvhq", "celebvtext", "mead")
 RULES = ("speakers", "authors", "train")
-VIDEOS = frozenset(
-    {
-        ".mp4",
-        ".mov",
-        ".m4v",
-        ".mkv",
-        ".webm",
-        ".avi",
-        ".mpg",
-        ".mpeg",
-        ".ts",
-        ".mts",
-        ".flv",
-        ".wmv",
-    }
-)
-SOUNDS = (".m4a", ".wav", ".mp3", ".aac")
 TEST_SHARE = 0.05  # of the speakers: what training is validated on
 PIECE_S = 60.0  # an annotated clip that lasts longer becomes several of equal length
 
@@ -142,9 +126,7 @@ def list_videos(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
         if path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in VIDEOS)
             if not inside:
-                raise InputError(
-                    f"no video in {path}", hint=f"videos end in {' '.join(sorted(VIDEOS))}"
-                )
+                raise InputError(f"no video in {path}", hint=f"videos end in {' '.join(VIDEOS)}")
             found += [(p, p.relative_to(path)) for p in inside]
         elif path.is_file():
             found.append((path, Path(path.name)))

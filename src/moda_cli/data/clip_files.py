@@ -40,7 +40,8 @@ def read_rows(path: Path) -> list[Row]:
     """The objects of a file of lines. Raises InputError."""
     hint = "FEATURES is a folder that `moda extract` has written"
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
+        return [json.loads(line) for line in lines if line]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint=hint) from None
     except ValueError as error:

@@ -5,7 +5,6 @@ make any sample, and a run that resumes needs to know its step and nothing else.
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moda_cli.config import NO_EMOTION, ModelConfig, SyncConfig, TrainConfig
+from moda_cli.data.clip_files import read_rows
 from moda_cli.errors import InputError
 from moda_cli.features.audio import LEVEL_CONTEXT, window_features
 from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
@@ -88,10 +88,10 @@ def read_index(root: Path, split: str, window: int) -> list[Clip]:
     if not index.is_file():
         raise InputError(f"no index.jsonl in {root}", hint=hint)
     try:
-        rows = [json.loads(line) for line in index.read_text().splitlines()]
+        rows = read_rows(index)
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
         clips = [Clip(root / f"{row['clip']}.safetensors", row["frames"]) for row in chosen]
-    except (ValueError, KeyError, TypeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{index} is damaged: {error!r}", hint=hint) from None
     if not clips:
         splits = ", ".join(sorted({str(row["split"]) for row in rows}))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moda_cli.config import FPS
+from moda_cli.config import FPS, PICTURES, SOUNDS
 from moda_cli.errors import InputError, UsageError
 
 PROTOCOL = "moda-eval-v1"
@@ -22,8 +22,6 @@ RESERVE = 30
 MIN_FRAMES = 75  # of a CelebV-HQ clip
 SHORTEST_S, RANGE_S = 3, 7  # windows last 3 to 10 s
 FROZEN = {"hdtf-50": Path(__file__).parents[1] / "assets" / "hdtf_test_v1.json"}
-PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SOUNDS = (".wav", ".flac", ".mp3", ".m4a", ".ogg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +130,8 @@ def read_manifest(path: Path, name: str) -> Split:
             for part in ("test", "reserve")
         )
         dataset = str(data["dataset"]).lower().replace("-", "")
+        if dataset not in TITLES:
+            raise ValueError(f"its dataset is {data['dataset']!r}")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is not a list of {PROTOCOL}: {error}",
@@ -182,6 +182,8 @@ def wild_cases(root: Path) -> list[Case]:
     Raises InputError where there are none.
     """
     folder = root / "wild" if (root / "wild").is_dir() else root
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}", hint="check the path")
     cases = []
     for case in sorted(path for path in folder.iterdir() if path.is_dir()):
         files = sorted(case.iterdir())

@@ -21,6 +21,7 @@ from moda_cli.data.clip_files import INDEX, Row, write_clip, write_rows
 from moda_cli.data.text import LANGUAGES, sentence
 from moda_cli.data.visemes import LABIAL, OPEN, Phone, lips, to_visemes
 from moda_cli.data.voices import Request, Speech, Voice, synthesise
+from moda_cli.errors import UsageError
 from moda_cli.features.audio import log_mel
 from moda_cli.motion import MOTION_DIM, POSE, SCALE, TRANSLATION, encode
 
@@ -81,9 +82,12 @@ def make_corpus(out: Path, hours: float, seed: int, workers: int = 1) -> None:
     hot, or all zero where none is asked for. Test clips have their wave beside them. The same
     arguments give the same corpus for any number of workers.
 
-    Raises InputError when a synthesiser is missing.
+    Raises InputError when a synthesiser is missing, UsageError where `out` cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror}") from None
     plans = [*train_plans(round(hours * 3600 / MEAN_CLIP_S), seed), *test_plans(hours, seed)]
     chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
     spawn = multiprocessing.get_context("spawn")  # torch does not survive a fork

@@ -21,6 +21,7 @@ Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 Wave = NDArray[np.float32]
 
 RATE_TOLERANCE = 0.01  # frames per second
+ENDS_EARLY_S = 0.5  # a file cut short; sound may outlast the picture by less
 HELD_FRAMES = 500  # 20 s, 0.4 GB: a longer clip is decoded for each metric
 
 
@@ -82,7 +83,13 @@ class Clip:
         def decode() -> dict[str, NDArray[np.int64]]:
             return {"frames": np.array(sum(1 for _ in media.read_video(self.path)))}
 
-        return int(cache.keep(key, decode)["frames"])
+        frames = int(cache.keep(key, decode)["frames"])
+        if frames < FPS * (self.info.duration_s - ENDS_EARLY_S):
+            raise InputError(
+                f"the clip ends after {frames / FPS:.1f} of {self.info.duration_s:.1f} s",
+                hint="it was cut short: make or copy it again",
+            )
+        return frames
 
     def __iter__(self) -> Iterator[Frame]:
         if self._held is not None:

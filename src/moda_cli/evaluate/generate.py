@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -54,10 +54,12 @@ def materials(
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
     for entry in used:
-        job = Job(entry.id, folder / f"{entry.id}.png", folder / f"{entry.id}.wav")
         path = find_clip(root, split, entry.id)
         assert path is not None  # it was usable
         clip = open_reference(path, Window(entry.first_frame, entry.frames), protocol, cache)
+        place = folder / clip.key[:16]  # another window or fit is another portrait
+        place.mkdir(exist_ok=True)
+        job = Job(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")
         if not (job.portrait.is_file() and job.audio.is_file()):
             import soundfile
 
@@ -78,6 +80,7 @@ def generate_all(
     pipeline: Pipeline,
     device: torch.device,
     seed: int,
+    made_by: Mapping[str, str | int],
     on_clip: OnClip | None = None,
 ) -> tuple[dict[str, Timing], list[LeftOut]]:
     """Make and time the clips that `folder` does not hold yet; those it holds keep their times.
@@ -96,8 +99,7 @@ def generate_all(
         key = content_key(
             portrait=sha256_of(job.portrait),
             audio=sha256_of(job.audio),
-            model=pipeline.name,
-            seed=seed,
+            made_by={**made_by},
             version=__version__,
         )
         row = known.get(job.id, {})

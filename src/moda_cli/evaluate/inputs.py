@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moda_cli import components
+from moda_cli.config import PICTURES, VIDEOS
 from moda_cli.data import annotations, splits
 from moda_cli.data.splits import Entry, Split
 from moda_cli.errors import InputError, UsageError
@@ -19,7 +20,6 @@ from moda_cli.metrics.face_track import ShotCounter
 from moda_cli.weights.store import sha256_of
 
 MANIFEST = "manifest.json"
-VIDEOS = (".mp4", ".mov", ".mkv", ".webm", ".avi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +108,7 @@ def from_report(report: Path, reference: Path | None) -> Inputs:
     """The clips of a batch by its report.jsonl; real ones are matched by the clips' stems."""
     real = videos(reference) if reference else {}
     pairs, left_out = [], []
+    taken: dict[str, Path] = {}
     for number, line in enumerate(_lines(report), start=1):
         try:
             row = json.loads(line)
@@ -122,12 +123,15 @@ def from_report(report: Path, reference: Path | None) -> Inputs:
         stem = output.stem
         if row.get("error"):
             left_out.append(LeftOut(stem, f"it was not made: {row['error']}"))
+        elif stem in taken:
+            left_out.append(LeftOut(str(output), f"{taken[stem]} is called {stem}, too"))
         elif not output.is_file():
             left_out.append(LeftOut(stem, f"there is no file {output}"))
         elif reference and stem not in real:
             left_out.append(LeftOut(stem, f"{reference} holds no clip called {stem}"))
         else:
-            still = portrait if portrait and portrait.suffix.lower() in splits.PICTURES else None
+            still = portrait if portrait and portrait.suffix.lower() in PICTURES else None
+            taken[stem] = output
             pairs.append(Pair(stem, output, real.get(stem), portrait=still, timing=timing))
     if not pairs:
         raise InputError(f"{report} names no clip that is there", hint="check its `output` paths")
@@ -142,9 +146,9 @@ def _lines(path: Path) -> list[str]:
 
 
 def _beside(report: Path, name: str) -> Path:
-    """A path as the batch gave it, or else beside its report."""
-    path = Path(name)
-    return path if path.exists() or path.is_absolute() else report.parent / path
+    """A path beside its report, as the batch wrote it, or else from here."""
+    beside, path = report.parent / name, Path(name)  # an absolute one stays as it is
+    return path if path.exists() and not beside.exists() else beside
 
 
 def _timing(row: dict[str, Any]) -> Timing | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from moda_cli import __version__, media
 from moda_cli.config import FPS
@@ -46,7 +47,8 @@ class Opened:
 
     def portrait_key(self) -> str:
         if self.pair.portrait:
-            return store.sha256_of(self.pair.portrait)
+            path = self.pair.portrait
+            return store.sha256_of(path) if path.is_file() else f"no file {path}"
         clip = self.clips.get("reference")
         return f"first frame of {clip.key}" if clip else ""
 
@@ -90,6 +92,9 @@ class Evaluation:
                         self.left_out.append(row)
                     else:
                         seen[item.pair.id, metric.name, side] = arrays
+                        if metric.name == "face" and not item.clips[side].info.has_sound:
+                            why = "the clip has no sound, so its lips follow nothing"
+                            self.left_out.append(LeftOut(item.pair.id, why, metric.name, side))
             for clip in item.clips.values():
                 clip.release()
         return opened, seen
@@ -179,7 +184,8 @@ class Evaluation:
                 return frechet_distance(first, second)
 
             protocol = self.protocol
-            estimate = of_clips(between, len(pairs), protocol.bootstrap_distances, protocol.seed)
+            count = protocol.bootstrap_distances
+            estimate = of_clips(between, len(pairs), count, protocol.seed, centred=True)
             samples = sum(part.count for part in sets[0])
             row = [estimate.value, estimate.low, estimate.high, samples]
             return {"estimate": np.array(row, np.float64)}
@@ -229,7 +235,7 @@ def evaluate(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -> 
                 summary["generated"][metric.name] = evaluation.distance(metric, both)
             except InputError as error:
                 reasons[metric.name] = str(error)
-    _set_rtf(summary["generated"], opened)
+    _set_rtf(summary["generated"], opened, protocol)
     clips = [_clip_row(item, values, seen, evaluation) for item in opened]
     return {
         "schema": SCHEMA,
@@ -249,14 +255,21 @@ def evaluate(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -> 
     }
 
 
-def _set_rtf(summary: dict[str, Any], opened: Sequence[Opened]) -> None:
+def _set_rtf(summary: dict[str, Any], opened: Sequence[Opened], protocol: Protocol) -> None:
     """Of the set: all the time over all the duration, not the mean of the clips' ratios."""
     timings = [item.pair.timing for item in opened if item.pair.timing]
     encoded = [(t.encode_seconds, t.duration) for t in timings]
     plain = [(t.seconds, t.duration) for t in timings if t.seconds is not None]
     for column, rows in (("rtf_encode", encoded), ("rtf", plain)):
         if rows:
-            summary[column]["value"] = sum(s for s, _ in rows) / sum(d for _, d in rows)
+            table = np.array(rows)
+
+            def ratio(chosen: Sequence[int], table: NDArray[np.float64] = table) -> float:
+                seconds, durations = table[list(chosen)].sum(axis=0)
+                return float(seconds / durations)
+
+            estimate = of_clips(ratio, len(rows), protocol.bootstrap, protocol.seed)
+            summary[column] |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
 
 
 def _clip_row(

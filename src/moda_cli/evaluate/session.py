@@ -114,10 +114,14 @@ def _inputs(
             chosen = inputs.resolve_split(split, request.annotations)
             place = request.folder / "inputs"
             jobs = generate.materials(chosen, root, place, protocol, cache)
+        generation = {
+            **generate.described(pipeline, request.seed),
+            "dtype": request.dtype,
+            "device": str(device),
+        }
         timings, failed = generate.generate_all(
-            jobs, request.generated, pipeline, device, request.seed, on_step
+            jobs, request.generated, pipeline, device, request.seed, generation, on_step
         )
-        generation = {**generate.described(pipeline, request.seed), "dtype": request.dtype}
     given = inputs.gather(request.generated, root, split, request.annotations, protocol, cache)
     if generation:
         given = generate.with_timings(given, timings, failed)

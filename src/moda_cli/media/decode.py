@@ -11,10 +11,11 @@ from typing import IO
 import numpy as np
 
 from moda_cli.config import FPS
-from moda_cli.errors import InputError
+from moda_cli.errors import InputError, ModaError
 from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
 from moda_cli.pictures import Picture
 
+STOPPED = 255  # ffmpeg's exit code after a signal
 VIDEO_HINT = "use a video that ffmpeg reads: MP4, MOV, MKV, WebM, AVI"
 
 
@@ -70,7 +71,10 @@ def read_video(
             while (frame := _read_ppm(process.stdout)) is not None:
                 count += 1
                 yield frame
-            if process.wait() != 0 or count == 0:
+            code = process.wait()
+            if code < 0 or code == STOPPED:  # no fault of the file's: not to be remembered
+                raise ModaError(f"ffmpeg was stopped while it read {path}")
+            if code != 0 or count == 0:
                 reason = first_error(log)
                 raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
         finally:

@@ -317,7 +317,7 @@ def _write_pictures(
     """Numbered pictures, made in a folder of their own; frames of a longer, older run go."""
     folder, count = path.parent, 0
     beside = folder if folder.exists() else folder.parent
-    temporary = beside / f".{secrets.token_hex(4)}.part"
+    temporary = beside / f".{folder.name}.{secrets.token_hex(4)}.part"
     try:
         temporary.mkdir()
         for count, frame in enumerate(frames, start=1):

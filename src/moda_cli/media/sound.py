@@ -226,7 +226,7 @@ def _wav_header(pipe: _Pipe) -> tuple[int, str, int, int] | None:
             return *form, size if 0 < size < UNKNOWN_SIZE else sys.maxsize
         body = pipe.take(min(size + size % 2, 1 << 16))
         seen += body
-        if len(body) < size:
+        if len(body) < size or (kind == b"fmt " and size < 16):
             break
         if kind == b"fmt ":
             tag, channels, rate, _, _, bits = struct.unpack_from("<HHIIHH", body)
@@ -282,7 +282,9 @@ def _file_blocks(path: Path, name: str) -> Iterator[Block]:
 def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
     """The same from the first sound track of any file that ffmpeg reads."""
     # .au is the one streamable format whose header holds rate and channels but no length
-    output = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    # sound that starts after the picture keeps its place
+    output = ["-map", "0:a:0", "-af", "aresample=async=1:first_pts=0"]
+    output += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(

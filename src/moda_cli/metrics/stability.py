@@ -248,7 +248,7 @@ def silent_frames(wave: Wave, num_frames: int) -> NDArray[np.bool_]:
     """Frames (T,) at 25 fps well inside the silences of a 16 kHz wave."""
     level = speech_level(wave, num_frames)
     loud = level > max(SILENT_LEVEL * float(np.percentile(level, 95)), QUIET)
-    near = np.convolve(loud, np.ones(2 * SILENT_MARGIN + 1), "same") > 0
+    near = np.convolve(loud, np.ones(2 * SILENT_MARGIN + 1))[SILENT_MARGIN:][:num_frames] > 0
     return np.asarray(~near)
 
 

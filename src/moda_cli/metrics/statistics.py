@@ -34,15 +34,22 @@ def mean_over_clips(values: NDArray[np.float64], count: int, seed: int) -> Estim
 
 
 def of_clips(
-    statistic: Callable[[Sequence[int]], float], clips: int, count: int, seed: int
+    statistic: Callable[[Sequence[int]], float],
+    clips: int,
+    count: int,
+    seed: int,
+    centred: bool = False,
 ) -> Estimate:
     """Of a number that belongs to a set of clips, like a distance between two data sets.
 
-    statistic: the number of the clips of these indices, which may repeat.
+    statistic: the number of the clips of these indices, which may repeat. centred: it grows when
+    they do, like a distance of few samples, so the resamples' spread counts and not their level.
     """
-    values = [statistic([int(k) for k in row]) for row in resamples(clips, count, seed)]
-    low, high = interval(np.array(values))
-    return Estimate(statistic(range(clips)), low, high, clips)
+    value = statistic(range(clips))
+    rows = resamples(clips, count, seed)
+    values = np.array([statistic([int(k) for k in row]) for row in rows])
+    low, high = interval(values + (value - values.mean()) if centred else values)
+    return Estimate(value, max(0.0, low), high, clips)
 
 
 def interval(values: NDArray[np.float64]) -> tuple[float, float]:

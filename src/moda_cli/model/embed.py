@@ -1,6 +1,7 @@
 """Embedders: numbers to token vectors."""
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,18 @@ def timestep_sinusoid(timestep: Tensor) -> Tensor:
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-def rope_table(length: int, head_dim: int, device: torch.device | None = None) -> Tensor:
-    """Cosines and sines (2, length, head_dim / 2) of RoPE (arXiv:2104.09864), float32."""
+@lru_cache(maxsize=16)
+@torch.inference_mode(False)  # a table that sampling made must serve training too
+def rope_table(
+    length: int, head_dim: int, device: torch.device | None = None, streams: int = 1
+) -> Tensor:
+    """Cosines and sines (2, streams * length, head_dim / 2) of RoPE (arXiv:2104.09864), float32.
+
+    Positions start anew in each stream. Tables are kept: do not write into them.
+    """
     rates = ROPE_THETA ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
     angles = torch.arange(length, device=device)[:, None] * rates
-    return torch.stack((angles.cos(), angles.sin()))
+    return torch.stack((angles.cos(), angles.sin())).repeat(1, streams, 1)
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:

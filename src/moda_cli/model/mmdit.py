@@ -88,8 +88,8 @@ class MMDiT(nn.Module):
 
         prev: (B, 1, 70) the normalised frame before the window. timestep: (B,) in 0..1000.
         """
-        frames, dim = z.shape[1], self.config.hidden_dim
-        rope = rope_table(frames, dim // self.config.num_heads, z.device)
+        frames, head_dim = z.shape[1], self.config.hidden_dim // self.config.num_heads
+        rope, rope3, rope4 = (rope_table(frames, head_dim, z.device, k) for k in (1, 3, 4))
         motion = self.motion_embedder(torch.cat((prev.expand_as(z), z), dim=-1))
         time = self.time_embedder(timestep_sinusoid(timestep).to(z))[:, None]
         condition = F.silu(time + given.emotion)  # (B, 1, D)
@@ -105,7 +105,7 @@ class MMDiT(nn.Module):
 
         motion, *others = streams.values()
         streams = {"motion": motion, "condition": torch.cat(others, dim=1)}
-        ropes = {"motion": rope, "condition": rope.repeat(1, 3, 1)}
+        ropes = {"motion": rope, "condition": rope3}
         for block in self.two_stream:
             streams = block(streams, condition, ropes)
         for block in self.cross_attention:
@@ -113,6 +113,6 @@ class MMDiT(nn.Module):
 
         x = torch.cat(tuple(streams.values()), dim=1)  # (B, 4 N, D)
         for block in self.single_stream:
-            x = block(x, condition, rope.repeat(1, 4, 1))
+            x = block(x, condition, rope4)
         shift, scale = self.final_modulation(condition).chunk(2, dim=-1)
         return self.head(modulate(x[:, :frames], shift, scale))  # type: ignore[no-any-return]

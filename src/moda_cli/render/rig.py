@@ -71,8 +71,9 @@ class Rig:
         halves = self._expression.halves
         forward = [half.forward(amplitude) for half in halves]
         seen = self._grid.nodes if turned is None else self._grid.nodes + turned
+        moved = seen - self._grid.nodes
         upper, lower = (
-            half.spread(half.backward(field), seen) + (seen - self._grid.nodes)
+            half.spread(half.backward(field), seen) + moved
             for half, field in zip(halves, forward, strict=True)
         )
         return Warp(upper, lower, self._grid.face_axes(seen), self._expression.aperture(forward))
@@ -88,7 +89,8 @@ class Rig:
         step, aperture = self._grid.step, warp.aperture
         below = warp.at[..., 1] > aperture.middle_at(warp.at[..., 0])
         coarse = np.where(below[..., None], warp.lower, warp.upper) * step
-        source_at = self._grid.enlarged(coarse, self._grid.rect) + self._pixels
+        source_at = self._grid.enlarged(coarse, self._grid.rect)
+        source_at += self._pixels  # in place: 2 MB of a 512 px picture need not be found again
         opening = self._opening(warp.at, aperture)
         if opening is None:
             out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], source_at, cv2.INTER_CUBIC)

@@ -4,6 +4,7 @@ Standard library only: a mistyped field is told before torch loads.
 """
 
 import json
+import math
 import tomllib
 import types
 from collections.abc import Mapping, Sequence
@@ -11,12 +12,13 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from moda_cli.config import PRESETS, TrainConfig
+from moda_cli.config import PRESETS, ModelConfig, TrainConfig
 from moda_cli.errors import UsageError
 
 Config = TypeVar("Config")
 
 AT_LEAST_ONE = (
+    "steps",
     "batch_size",
     "accumulate",
     "log_every",
@@ -24,7 +26,8 @@ AT_LEAST_ONE = (
     "validate_every",
     "validate_windows",
 )
-RATES = ("audio_dropout", "emotion_dropout", "motion_dropout")
+NOT_NEGATIVE = ("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "prev_noise")
+RATES = ("audio_dropout", "emotion_dropout", "motion_dropout", "ema_decay", "beta2")
 
 
 def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -49,13 +52,32 @@ def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
         config = changed(config, nested)
-    for name in AT_LEAST_ONE:
-        if getattr(config, name) < 1:
-            raise UsageError(f"{name} {getattr(config, name)} is below 1")
+    _check(config)
+    return config
+
+
+def _check(config: TrainConfig) -> None:
+    """Raises UsageError for numbers that no run can have."""
+    least = {**dict.fromkeys(AT_LEAST_ONE, 1), **dict.fromkeys(NOT_NEGATIVE, 0)}
+    for name, low in least.items():
+        value = getattr(config, name)
+        if value is not None and not low <= value < math.inf:
+            fault = f"below {low}" if value < low else "no finite number"
+            raise UsageError(f"{name} {value} is {fault}")
     for name in RATES:
         if not 0 <= getattr(config, name) <= 1:
             raise UsageError(f"{name} {getattr(config, name)} is not between 0 and 1")
-    return config
+    model = config.model
+    for field in fields(model):
+        value = getattr(model, field.name)
+        low = 0 if field.name.endswith("_depth") or field.name == "overlap" else 1
+        if type(value) is int and value < low:
+            raise UsageError(f"model.{field.name} {value} is below {low}")
+    if isinstance(model, ModelConfig) and model.hidden_dim % (2 * model.num_heads):
+        raise UsageError(
+            f"model.hidden_dim {model.hidden_dim} is no multiple of twice model.num_heads",
+            hint="every head rotates pairs of channels",
+        )
 
 
 def changed(config: Config, values: Mapping[str, Any], prefix: str = "") -> Config:
