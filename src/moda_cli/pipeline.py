@@ -360,6 +360,6 @@ def check_outputs(clip: ClipConfig) -> None:
             raise UsageError(f"{path} is named for two outputs", hint="give each its own name")
         if not path.parent.is_dir() and path != clip.output:
             raise UsageError(f"cannot write {path}", hint="choose a folder that exists")
-        taken = path.parent if path.suffix == ".png" and "%" in path.name else path
+        taken = media.written(path)
         if taken.exists() and taken != Path() and not clip.overwrite:
             raise UsageError(f"{taken} exists", hint="pass -y to overwrite it")

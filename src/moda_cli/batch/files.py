@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moda_cli.batch.jobs import URL, Job, written
+from moda_cli.batch.jobs import URL, Job
 from moda_cli.batch.options import SIDE_FILES
 from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError, ModaError, UsageError
+from moda_cli.media import written
 
 
 def sum_of(place: str) -> str | None:

@@ -31,6 +31,7 @@ from moda_cli.batch.options import (
 )
 from moda_cli.config import PICTURES, SOUNDS, VIDEOS, ClipConfig
 from moda_cli.errors import InputError, UsageError
+from moda_cli.media import written
 
 TEMPLATE = "{portrait}_{audio}.mp4"
 T = TypeVar("T")
@@ -75,12 +76,6 @@ def parse_shard(text: str) -> Shard:
         if shard.index < shard.count:
             return shard
     raise UsageError(f"--shard {text} is no share", hint="write i/n with i from 0 to n - 1")
-
-
-def written(output: Path) -> Path:
-    """The one thing an output puts in place: numbered pictures are their folder."""
-    is_pictures = output.suffix.lower() == ".png" and "%" in output.name
-    return output.parent if is_pictures else output
 
 
 def split_output(output: Path) -> tuple[Path, str]:

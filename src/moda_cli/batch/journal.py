@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
-from moda_cli.batch.jobs import Job, Shard, written
+from moda_cli.batch.jobs import Job, Shard
 from moda_cli.batch.options import flat_options
 from moda_cli.errors import UsageError
+from moda_cli.media import written
 
 NAME = ".moda-journal"
 

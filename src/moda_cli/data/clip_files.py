@@ -14,6 +14,7 @@ from moda_cli.config import NO_EMOTION
 from moda_cli.errors import InputError
 from moda_cli.motion import MOTION_DIM
 from moda_cli.pictures import whole_file
+from moda_cli.weights.store import sha256_of
 
 Row = dict[str, Any]
 
@@ -66,7 +67,7 @@ def find_faults(folder: Path) -> dict[str, str]:
 def clip_fault(path: Path, row: Row) -> str | None:
     """What is wrong with a feature file, None if it is as its row of the index says."""
     try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != row["sha256"]:
+        if sha256_of(path) != row["sha256"]:
             return "its sha256 is not that of the index"
         parts = load_file(path)
         frames = row["frames"]

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import NO_EMOTION
-from moda_cli.errors import InputError, WeightsError
+from moda_cli.errors import InputError
+from moda_cli.features.onnx import read_network
 
 Crop = NDArray[np.uint8]  # (H, W, 3) RGB: a face's box, not aligned
 
@@ -26,14 +27,7 @@ class EmotionClassifier:
 
     def __init__(self, path: Path) -> None:
         """Raises WeightsError for a file OpenCV cannot run."""
-        try:
-            self.network = cv2.dnn.readNetFromONNX(str(path))
-        except cv2.error as error:
-            reason = str(error).strip().splitlines()[0]
-            raise WeightsError(
-                f"{path} is not a network OpenCV can run: {reason}",
-                hint="run `moda download --verify`, then `moda download train`",
-            ) from None
+        self.network = read_network(path, "train")
 
     def logits(self, crop: Crop) -> NDArray[np.float32]:
         """Logits (8,) of one face."""

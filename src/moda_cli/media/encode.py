@@ -63,6 +63,12 @@ def streams(path: Path) -> bool:
     return str(path) == "-"
 
 
+def written(path: Path) -> Path:
+    """The one thing an output puts in place: numbered pictures are their folder."""
+    is_pictures = path.suffix.lower() == ".png" and "%" in path.name
+    return path.parent if is_pictures else path
+
+
 def _suffix(path: Path) -> str:
     return ".mp4" if streams(path) else path.suffix.lower()
 

@@ -11,7 +11,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli.errors import InputError, WeightsError
+from moda_cli.errors import InputError
+from moda_cli.features.onnx import read_network
 from moda_cli.landmarks import Points
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -53,24 +54,12 @@ def align_face(picture: Frame, points: Points) -> Frame:
     return np.asarray(crop, np.uint8)
 
 
-def read_network(path: Path) -> cv2.dnn.Net:
-    """Raises WeightsError for a file OpenCV cannot run."""
-    try:
-        return cv2.dnn.readNetFromONNX(str(path))
-    except cv2.error as error:
-        reason = str(error).strip().splitlines()[0]
-        raise WeightsError(
-            f"{path} is not a network OpenCV can run: {reason}",
-            hint="run `moda download --verify`, then `moda download eval`",
-        ) from None
-
-
 class FaceEncoder:
     """ArcFace as ONNX through OpenCV; not safe to share between threads."""
 
     def __init__(self, path: Path) -> None:
         """Raises WeightsError for a file OpenCV cannot run."""
-        self.network = read_network(path)
+        self.network = read_network(path, "eval")
 
     def embed(self, crop: Frame) -> NDArray[np.float32]:
         """Identity (512,), not normalised, of an aligned crop (112, 112, 3)."""
@@ -88,7 +77,7 @@ class Scrfd:
 
     def __init__(self, path: Path) -> None:
         """Raises WeightsError for a file OpenCV cannot run."""
-        self.network = read_network(path)
+        self.network = read_network(path, "eval")
         self.names = self.network.getUnconnectedOutLayersNames()
 
     def __call__(self, picture: Frame) -> Points | None:

@@ -19,6 +19,7 @@ from moda_cli.render.warp import (
     gaussians,
     identity_grid,
     sample_volume,
+    warp_source,
 )
 
 ALIGNED = 8  # channels are padded to a multiple of this
@@ -184,9 +185,7 @@ class FastWarping(nn.Module):
 
     def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
         """`WarpingNetwork.prepare`."""
-        compressed = F.relu(self.compress(feature_volume))
-        heatmaps = gaussians(kp_source, feature_volume.shape[2:])
-        return WarpSource(feature_volume, compressed, kp_source, heatmaps)
+        return warp_source(self.compress, feature_volume, kp_source)
 
     def forward(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
         """Warped features (B, 256, 64, 64) in `dtype` for kp_driving (B, 21, 3)."""

@@ -75,6 +75,13 @@ class WarpSource:
     heatmaps: Tensor  # (B, 21, 16, 64, 64)
 
 
+def warp_source(compress: nn.Module, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
+    """The source's share, its volume (B, 32, 16, 64, 64) brought to few channels by `compress`."""
+    compressed = F.relu(compress(feature_volume)).float()
+    heatmaps = gaussians(kp_source, feature_volume.shape[2:])
+    return WarpSource(feature_volume, compressed, kp_source, heatmaps)
+
+
 class DenseMotion(nn.Module):
     """Which keypoint moves each cell of the volume, and what the portrait does not show."""
 
@@ -153,9 +160,7 @@ class WarpingNetwork(nn.Module):
 
         feature_volume: (B, 32, 16, 64, 64). kp_source: (B, 21, 3).
         """
-        compressed = F.relu(self.dense_motion.compress(feature_volume)).float()
-        heatmaps = gaussians(kp_source, feature_volume.shape[2:])
-        return WarpSource(feature_volume, compressed, kp_source, heatmaps)
+        return warp_source(self.dense_motion.compress, feature_volume, kp_source)
 
     def forward(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
         """Warped features (B, 256, 64, 64) for kp_driving (B, 21, 3)."""

@@ -1,6 +1,5 @@
 """The training loop: the same steps on one process or many, resumable at any of them."""
 
-import hashlib
 import json
 import math
 import signal
@@ -26,6 +25,7 @@ from moda_cli.train.journal import Journal, tensorboard_writer
 from moda_cli.train.objectives import MotionObjective, SyncObjective, load_expert, objective_of
 from moda_cli.train.parallel import Ranks, join_ranks, reducing, spread
 from moda_cli.train.state import State
+from moda_cli.weights.store import sha256_of
 
 Row = dict[str, float]
 OnStep = Callable[[int, int, Row], None]  # (step, of steps, what was just logged if anything)
@@ -65,7 +65,7 @@ def train(
                 f"and {config.accumulate} parts",
                 hint="choose a multiple",
             )
-        origin = {"config": asdict(config), "features": _digest(features / "index.jsonl")}
+        origin = {"config": asdict(config), "features": sha256_of(features / "index.jsonl")}
         start = _checkpoint(run, origin, resume)
         ranks.wait()
         if ranks.main and start is None:
@@ -253,10 +253,6 @@ def _prepare(run: Path, config: TrainConfig, stats: Stats) -> None:
         stats.write(run / "stats.json")
     except OSError as error:
         raise UsageError(f"cannot write to {run}: {error.strerror}") from None
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _checkpoint(run: Path, origin: Origin, resume: bool) -> Path | None:
