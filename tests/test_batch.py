@@ -23,7 +23,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from moda_cli.batch import cluster, workers
-from moda_cli.batch.clips import ClipMaker, devices, model_row
+from moda_cli.batch.clips import ClipMaker, devices
 from moda_cli.batch.jobs import Job, Shard, jobs_from_file
 from moda_cli.batch.run import Rules, Summary, run
 from moda_cli.batch.workers import Event
@@ -113,7 +113,7 @@ def here(tasks: Sequence[Job]) -> Generator[Event]:
 
 def batch(jobs: list[Job], out: Path, **rules: Any) -> tuple[Summary, Watched]:
     view = Watched()
-    made_by = model_row(choose("mini", "auto", torch.device("cpu")))
+    made_by = choose("mini", "auto", torch.device("cpu")).described()
     return run(jobs, out, made_by, here, view, Rules(**{"shard": Shard(0, 1), **rules})), view
 
 
@@ -201,7 +201,7 @@ def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
         error = f"cannot write {tasks[0].clip.output}: No space left on device"
         yield Event("failed", 0, "1", {"error": error, "hint": "", "exit_code": 2})
 
-    made_by = model_row(choose("mini", "auto", torch.device("cpu")))
+    made_by = choose("mini", "auto", torch.device("cpu")).described()
     with pytest.raises(UsageError, match="no space"):
         run(jobs, tmp_path / "out", made_by, full, Watched(), Rules(Shard(0, 1)))
     summary, _ = batch(jobs, tmp_path / "out")  # nothing has to be retried

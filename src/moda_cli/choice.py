@@ -1,5 +1,6 @@
 """What `auto` comes to: the device, its precision, the model and its renderer."""
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,8 @@ import torch
 from moda_cli import components
 from moda_cli.config import ModelConfig
 from moda_cli.errors import DeviceError, UsageError
-from moda_cli.generator import read_config
+from moda_cli.generator import MODEL_FILES, read_config
+from moda_cli.weights import store
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +86,18 @@ class Choice:
         """All that is to be downloaded for it."""
         own = (components.MODA,) if self.model == "moda" else ()
         return (*own, *components.needed(self.config, self.renderer))
+
+    def described(self) -> dict[str, str]:
+        """What is said of the model beside a result, with one hash over all files that are loaded.
+
+        The components must be there.
+        """
+        own = [] if self.model == "moda" else [self.directory / file for file in MODEL_FILES]
+        lock = store.read_lock()
+        fetched = [lock[name].path_sha256 for name in self.components]
+        sums = " ".join([self.renderer, *map(store.sha256_of, own), *fetched])
+        digest = hashlib.sha256(sums.encode()).hexdigest()
+        return {"model": self.model, "model_sha256": digest, "renderer": self.renderer}
 
 
 def choose(model: str, renderer: str, device: torch.device) -> Choice:

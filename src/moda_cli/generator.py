@@ -30,6 +30,7 @@ from moda_cli.sampler import (
 )
 from moda_cli.weights.state import load_strict
 
+MODEL_FILES = ("config.json", "model.safetensors", "stats.json")  # decisions.md 2
 EASE_IN = 10  # frames over which a clip leaves the source picture
 SIZED = slice(63, 67)  # scale and translation grow with the face in its crop
 LIP_REFERENCE = -(ADDED * 3 // 4)  # the frame of the added silence in which lips rest

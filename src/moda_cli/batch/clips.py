@@ -1,6 +1,5 @@
 """The work of a batch of clips: what its processes hold, and what they do for a job."""
 
-import hashlib
 import os
 import platform
 import re
@@ -17,18 +16,16 @@ from moda_cli import __version__, components, media
 from moda_cli.batch.files import at_hand
 from moda_cli.batch.jobs import Job
 from moda_cli.batch.workers import Row, Work
-from moda_cli.choice import Choice, resolve_device
+from moda_cli.choice import resolve_device
 from moda_cli.config import ClipConfig
 from moda_cli.errors import DeviceError, ModaError, UsageError
 from moda_cli.motion import load_motion
 from moda_cli.pipeline import OnFrame, Pipeline, Renderer
 from moda_cli.portrait import Portrait, find_face
-from moda_cli.weights import store
 
 T = TypeVar("T")
 
 PORTRAITS_KEPT = 16  # LivePortrait's features and a full HD picture are 25 MB
-MODEL_FILES = ("config.json", "model.safetensors", "stats.json")
 
 
 class Recent(OrderedDict[object, T]):
@@ -107,19 +104,6 @@ class ClipMaker:
 
 def versions() -> dict[str, str]:
     return {"moda": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def model_row(choice: Choice) -> dict[str, str]:
-    """What a clip's row says of its model, with one hash over all files that are loaded.
-
-    Its components must be there.
-    """
-    own = [] if choice.model == "moda" else [choice.directory / file for file in MODEL_FILES]
-    lock = store.read_lock()
-    fetched = [lock[name].path_sha256 for name in choice.components]
-    sums = " ".join([choice.renderer, *map(store.sha256_of, own), *fetched])
-    digest = hashlib.sha256(sums.encode()).hexdigest()
-    return {"model": choice.model, "model_sha256": digest, "renderer": choice.renderer}
 
 
 def devices(device: str, gpus: str | None, workers: int) -> list[str]:

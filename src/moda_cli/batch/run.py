@@ -71,7 +71,7 @@ def run(
 ) -> Summary:
     """Do what is not done yet; `execute` yields what becomes of the jobs it is given.
 
-    model: what `clips.model_row` says of the model that makes them.
+    model: what `Choice.described` says of the model that makes them.
 
     Raises UsageError before the first job where outputs are taken, InputError where `strict`
     refuses, and UsageError when the disk is full: the same call goes on from there.

@@ -90,7 +90,7 @@ def run_batch(
     with batch_view(quiet=quiet, paths=not as_json) as view:
         if alone:
             view.say(f"without a partner of the same name: {', '.join(alone)}")
-        summary = run.run(jobs, folder, clips.model_row(choice), execute, view, rules)
+        summary = run.run(jobs, folder, choice.described(), execute, view, rules)
     view.ended(summary)
     if as_json:
         typer.echo(json.dumps(asdict(summary), default=str))
