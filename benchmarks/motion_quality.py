@@ -19,7 +19,7 @@ from torch import Tensor
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
 from moda_cli.emotion import parse_emotion
-from moda_cli.generator import MotionGenerator, sample_motion
+from moda_cli.generator import MotionGenerator, causal_take, sample
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
 
@@ -69,7 +69,8 @@ class Speaker:
     def speak(self, wave: Wave, emotion: str, config: SamplerConfig | None = None) -> Tensor:
         """The product's motion (T, 70) for a 16 kHz wave."""
         timeline = parse_emotion(emotion)
-        return torch.cat(list(sample_motion(self.model, wave, timeline, config or self.config)))
+        take = causal_take(self.model, wave, timeline, config or self.config)
+        return torch.cat(list(sample(self.model, take)))
 
     def articulators(self, motion: Tensor) -> Tensor:
         """The eight articulators (T, 8) of a motion (T, 70), float64."""

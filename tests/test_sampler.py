@@ -1,6 +1,7 @@
 """The window sampler against the released one, and its properties."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -14,10 +15,11 @@ from torch.nn.functional import pad
 
 from by_rule import GOLDEN, SMALL, mmdit_by_rule
 from moda_cli.config import ModelConfig, SamplerConfig
-from moda_cli.generator import guided_velocity
+from moda_cli.generator import Window, guided_velocity
 from moda_cli.motion import LIP_KEYPOINTS
 from moda_cli.sampler import (
     Velocity,
+    Windows,
     cross_fade,
     euler_sigmas,
     guidance_terms,
@@ -56,16 +58,16 @@ def test_windows_give_the_released_motion(name, golden, cases, network) -> None:
     terms = guidance_terms(SamplerConfig(guidance=case["cfg_scale"]), SMALL)
     audio = pad(golden["in.audio"][:frames], (0, 0, 0, 0, 0, 80))
     label = {case["emo"]: torch.ones(80)}
+    clip, sigmas = Windows(frames, golden["in.prev_motion"]), euler_sigmas(10)
 
-    def velocity_at(start: int, prev: Tensor) -> Velocity:
-        window = audio[None, start : start + 80]
-        return guided_velocity(network, terms, window, label, golden["in.kp"], prev)
+    def velocity_of(_: Sequence[int]) -> Velocity:
+        heard = audio[clip.start : clip.start + 80]
+        window = Window(heard, label, golden["in.kp"][0], clip.prev[0], terms)
+        return guided_velocity(network, [window], sigmas)
 
     noise = iter(golden["in.noise"])
-    pieces = sample_windows(
-        velocity_at, frames, golden["in.prev_motion"], euler_sigmas(10), lambda: next(noise)
-    )
-    motion = torch.cat(list(pieces), dim=1)[0]
+    pieces = sample_windows(velocity_of, [clip], sigmas, lambda _: next(noise))
+    motion = torch.cat([piece for ((_, piece),) in pieces], dim=1)[0]
     torch.testing.assert_close(motion, golden[f"out.{name}"], atol=1e-4, rtol=1e-4)
 
 
@@ -97,27 +99,31 @@ def test_euler_lands_on_the_data_when_the_path_is_straight(steps: int) -> None:
     torch.testing.assert_close(z, motion, atol=1e-5, rtol=0)
 
 
-@given(frames=st.integers(1, 700))
-def test_any_length_comes_out_whole(frames: int) -> None:
-    starts: list[int] = []
+@given(lengths=st.lists(st.integers(1, 700), min_size=1, max_size=3))
+def test_any_length_comes_out_whole(lengths: list[int]) -> None:
+    """Clip k's clean motion is its frame number plus 1000 k, whoever it is sampled beside."""
+    clips = [Windows(frames, torch.zeros(1, 1, 70)) for frames in lengths]
+    starts: list[list[int]] = [[] for _ in lengths]
 
-    def velocity_at(start: int, prev: Tensor) -> Velocity:
-        starts.append(start)
-        clean = torch.arange(start, start + 80.0)[None, :, None].expand(1, 80, 70)
+    def velocity_of(going: Sequence[int]) -> Velocity:
+        for number in going:
+            starts[number].append(clips[number].start)
+        first = torch.tensor([1000.0 * number + clips[number].start for number in going])
+        clean = (first[:, None] + torch.arange(80.0))[..., None].expand(-1, 80, 70)
         return lambda z, sigma: torch.zeros_like(z) if sigma == 0 else (z - clean) / sigma
 
-    pieces = list(
-        sample_windows(
-            velocity_at, frames, torch.zeros(1, 1, 70), euler_sigmas(2),
-            lambda: torch.randn(1, 80, 70),
-        )
-    )  # fmt: skip
-    motion = torch.cat(pieces, dim=1)
-    assert motion.shape == (1, frames, 70)
-    assert len(starts) == 1 + max(0, -((frames - 80) // -64))
-    error = (motion[0] - torch.arange(float(frames))[:, None]).abs()
-    assert error[:, :63].max() < 1e-3
-    assert error[:, 63:].max() <= 0.76  # two smoothings meet the end of a very short clip
+    pieces: list[list[Tensor]] = [[] for _ in lengths]
+    noise = lambda _: torch.randn(1, 80, 70)  # noqa: E731
+    for sampled in sample_windows(velocity_of, clips, euler_sigmas(2), noise):
+        for number, piece in sampled:
+            pieces[number].append(piece)
+    for number, frames in enumerate(lengths):
+        motion = torch.cat(pieces[number], dim=1)
+        assert motion.shape == (1, frames, 70)
+        assert len(starts[number]) == 1 + max(0, -((frames - 80) // -64))
+        error = (motion[0] - 1000 * number - torch.arange(float(frames))[:, None]).abs()
+        assert error[:, :63].max() < 1e-2
+        assert error[:, 63:].max() <= 0.76  # two smoothings meet the end of a very short clip
 
 
 def test_smoothing_fading_and_lips() -> None:
@@ -174,15 +180,14 @@ def test_guidance_forms() -> None:
 def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
     calls: list[int] = []
     hook = network.register_forward_pre_hook(lambda _m, args: calls.append(len(args[0])))
-    audio, z = golden["in.audio"][None, :80], golden["in.noise"][0]
+    audio, z = golden["in.audio"][:80], golden["in.noise"][0]
     ones = torch.ones(80)
 
     def evaluations(config: SamplerConfig, emotions: dict[int, Tensor]) -> int:
         terms = guidance_terms(config, SMALL)
-        prev = golden["in.prev_motion"]
-        velocity = guided_velocity(network, terms, audio, emotions, golden["in.kp"], prev)
+        window = Window(audio, emotions, golden["in.kp"][0], golden["in.prev_motion"][0], terms)
         with torch.inference_mode():
-            velocity(z, 0.5)
+            guided_velocity(network, [window], [0.5])(z, 0.5)
         return calls[-1]
 
     half = torch.cat((torch.ones(40), torch.zeros(40)))
@@ -195,14 +200,14 @@ def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
 
 
 def test_a_timeline_changes_the_motion_only_where_its_class_rules(network, golden) -> None:
-    audio, z = golden["in.audio"][None, :80], golden["in.noise"][0]
+    audio, z = golden["in.audio"][:80], golden["in.noise"][0]
     half = torch.cat((torch.ones(40), torch.zeros(40)))
     terms = guidance_terms(SamplerConfig(guidance=1.0), SMALL)
 
     def velocity(emotions: dict[int, Tensor]) -> Tensor:
-        args = (golden["in.kp"], golden["in.prev_motion"])
+        window = Window(audio, emotions, golden["in.kp"][0], golden["in.prev_motion"][0], terms)
         with torch.inference_mode():
-            return guided_velocity(network, terms, audio, emotions, *args)(z, 0.5)[0]
+            return guided_velocity(network, [window], [0.5])(z, 0.5)[0]
 
     both = velocity({4: half, 0: 1 - half})
     torch.testing.assert_close(both[:40], velocity({4: torch.ones(80)})[:40])

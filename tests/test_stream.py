@@ -6,7 +6,7 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +29,19 @@ from moda_cli.features.audio import LogMel, log_mel, reader, window_features
 from moda_cli.features.detect import FaceDetector
 from moda_cli.features.extractors import AppearanceExtractor, Extractors, MotionExtractor
 from moda_cli.features.speech import LiveSpeech, SpeechFeatures
-from moda_cli.generator import MotionGenerator, sample_live, sample_released
+from moda_cli.generator import MotionGenerator, live_take, released_take, sample
 from moda_cli.media import read_audio
 from moda_cli.media.sound import sound_blocks
 from moda_cli.motion import LIP_KEYPOINTS, Source
 from moda_cli.pictures import NOTICE
 from moda_cli.pipeline import Pipeline
-from moda_cli.sampler import Velocity, modulate_lips, modulate_lips_live, sample_windows
+from moda_cli.sampler import (
+    Velocity,
+    Windows,
+    modulate_lips,
+    modulate_lips_live,
+    sample_windows,
+)
 from moda_cli.weights.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL as SIZES
@@ -103,9 +109,6 @@ def test_log_mel_of_arriving_sound_is_that_of_the_whole(num_samples: int, length
 def test_windows_ask_for_no_more_than_a_frame_beyond_them(frames: int) -> None:
     asked, made = [0], 0
 
-    def velocity_at(start: int, prev: Tensor) -> Velocity:
-        return lambda z, sigma: torch.sin(z + start) + prev
-
     def frames_to(stop: int) -> int:
         asked.append(stop)
         assert stop <= made + (80 if made == 0 else 17 + 64) + 1
@@ -113,8 +116,15 @@ def test_windows_ask_for_no_more_than_a_frame_beyond_them(frames: int) -> None:
 
     def sample(num_frames: object) -> Iterator[Tensor]:
         noise = torch.Generator().manual_seed(0)
-        draw = lambda: torch.randn((1, 80, 70), generator=noise)  # noqa: E731
-        return sample_windows(velocity_at, num_frames, torch.zeros(1, 1, 70), [1.0, 0.5, 0.0], draw)
+        draw = lambda _: torch.randn((1, 80, 70), generator=noise)  # noqa: E731
+        clip = Windows(num_frames, torch.zeros(1, 1, 70))
+
+        def velocity_of(_: Sequence[int]) -> Velocity:
+            start, prev = clip.start, clip.prev
+            return lambda z, sigma: torch.sin(z + start) + prev
+
+        for ((_, piece),) in sample_windows(velocity_of, [clip], [1.0, 0.5, 0.0], draw):
+            yield piece
 
     pieces = []
     for piece in sample(frames_to):
@@ -183,11 +193,12 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
 
     def live(sound: np.ndarray) -> Tensor:
         features = LiveSpeech(encoder, reader(sound))
-        return torch.cat(list(sample_live(model, features, timeline, config, source)))
+        return torch.cat(list(sample(model, live_take(model, features, timeline, config, source))))
 
     short = wave[: 30 * 640 + 100]
     causal = live(short)
-    released = sample_released(model, SpeechFeatures(encoder, short), timeline, config, source)
+    whole = released_take(model, SpeechFeatures(encoder, short), timeline, config, source)
+    (released,) = sample(model, whole)
     assert causal.shape == (30, 70)
     others = [channel for channel in range(70) if channel not in LIPS]
     # the pose of the last frame is smoothed with silence in one, without a neighbour in the other

@@ -1,7 +1,8 @@
 """The motion generator: a trained MMDiT with its statistics, and how it is sampled."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import get_args
@@ -22,6 +23,7 @@ from moda_cli.sampler import (
     CountFrames,
     Term,
     Velocity,
+    Windows,
     euler_sigmas,
     guidance_terms,
     modulate_lips,
@@ -67,6 +69,14 @@ class MotionGenerator:
         load_strict(network, state, str(directory / "model.safetensors"))
         return cls(network.to(device).eval(), stats)
 
+    def compile(self, cache: Path) -> None:
+        """Send the network's steps through torch.compile; on CUDA each becomes one graph.
+
+        What it makes is kept in `cache`, so that only the first run waits for it.
+        """
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        self.network.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+
     def save(self, directory: Path) -> None:
         """Write the model directory, the weights as float16."""
         directory.mkdir(parents=True, exist_ok=True)
@@ -94,45 +104,55 @@ def _no_model(directory: Path, error: Exception) -> WeightsError:
     )
 
 
-def guided_velocity(
-    network: MMDiT,
-    terms: Sequence[Term],
-    audio: Tensor,
-    emotions: Mapping[int, Tensor],
-    identity: Tensor,
-    prev: Tensor,
-) -> Velocity:
-    """The guided velocity of B windows, all evaluations in one batch.
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What a window's motion depends on, beside its noise."""
 
-    audio: (B, N, layers, channels). emotions: the share (N,) each class has in each frame; shares
-    sum to 1, so a timeline blends the velocities of its classes. identity: (B, 63). prev: (B, 1,
-    70) normalised. Raises no error of ours.
+    audio: Tensor  # (N, layers, channels)
+    emotions: Mapping[int, Tensor]  # the share (N,) of each class; shares sum to 1 in every frame
+    identity: Tensor  # (63)
+    prev: Tensor  # (1, 70) normalised, the frame before
+    terms: Sequence[Term]  # the guidance
+
+
+def guided_velocity(network: MMDiT, windows: Sequence[Window], sigmas: Sequence[float]) -> Velocity:
+    """The guided velocity of B windows at these noise levels, all evaluations in one batch.
+
+    An emotion timeline blends the velocities of its classes. What does not change from step to
+    step is computed here, once.
     """
-    weights: dict[tuple[bool, int], Tensor] = {}  # (audio kept, class) -> (N,)
-    for label, share in emotions.items():
-        for term in terms:
-            key = (term.audio, label if term.emotion else NO_EMOTION)
-            weights[key] = weights.get(key, torch.zeros_like(share)) + term.weight * share
-    weights = {key: weight for key, weight in weights.items() if weight.any()}
+    evaluations = [_evaluations(window) for window in windows]
+    counts = [len(own) for own in evaluations]
+    kept, labels, weights = zip(*(each for own in evaluations for each in own), strict=True)
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]  # window by evaluation
 
-    batch, count = len(audio), len(weights)
-    null = network.null_features(audio)
-    labels = torch.tensor([label for _, label in weights], device=audio.device)
+    heard = torch.stack([window.audio for window in windows])
+    null = network.null_features(heard)
     given = network.embed(
-        torch.cat([audio if kept else null for kept, _ in weights]),
-        labels.repeat_interleave(batch),
-        identity.repeat(count, 1),
+        torch.stack([(heard if keep else null)[row] for row, keep in zip(rows, kept, strict=True)]),
+        torch.tensor(labels, device=heard.device),
+        torch.stack([windows[row].identity for row in rows]),
     )
-    prev = prev.repeat(count, 1, 1)
-    weight = torch.stack(list(weights.values())).to(audio)[:, None, :, None]  # (K, 1, N, 1)
+    prev = torch.stack([windows[row].prev for row in rows])
+    weight = torch.stack(weights).to(heard)[..., None]  # (evaluations, N, 1)
+    timesteps = 1000 * torch.tensor(sigmas, device=heard.device)
+    adaln = dict(zip(sigmas, network.schedule(timesteps, given), strict=True))
 
     def velocity(z: Tensor, sigma: float) -> Tensor:
-        timestep = torch.full((count * batch,), 1000 * sigma, device=z.device)
-        each = network(z.repeat(count, 1, 1), prev, timestep, given)
-        guided: Tensor = (weight * each.unflatten(0, (count, batch))).sum(dim=0)
-        return guided
+        each = weight * network(z[rows], prev, adaln[sigma], given)
+        return torch.stack([own.sum(dim=0) for own in each.split(counts)])
 
     return velocity
+
+
+def _evaluations(window: Window) -> list[tuple[bool, int, Tensor]]:
+    """A window's network evaluations: audio kept, emotion class, weight (N,)."""
+    weights: dict[tuple[bool, int], Tensor] = {}
+    for label, share in window.emotions.items():
+        for term in window.terms:
+            key = (term.audio, label if term.emotion else NO_EMOTION)
+            weights[key] = weights.get(key, torch.zeros_like(share)) + term.weight * share
+    return [(*key, weight) for key, weight in weights.items() if weight.any()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,120 +203,163 @@ def window_noise(shape: ModelConfig, seed: int) -> DrawNoise:
     return lambda: temperature * torch.randn(size, generator=generator)
 
 
-def _sample(
-    model: MotionGenerator,
-    audio_at: Callable[[int], Tensor],
-    num_frames: int | CountFrames,
-    timeline: Timeline,
-    config: SamplerConfig,
-    start: _Start,
-    draw_noise: DrawNoise,
-) -> Iterator[Tensor]:
-    """Yield normalised motion (n, 70) on the CPU; audio_at(frame) is a window's features."""
+@dataclass(frozen=True, slots=True)
+class Take:
+    """A clip to be sampled: what it hears, how it begins and is guided, how its motion is made."""
+
+    audio_at: Callable[[int], Tensor]  # features (window, layers, channels) from a frame on
+    num_frames: int | CountFrames
+    timeline: Timeline
+    config: SamplerConfig
+    start: _Start
+    draw_noise: DrawNoise
+    finish: Callable[[Iterable[Tensor]], Iterator[Tensor]]  # normalised (n, 70) to physical
+
+
+def sample(model: MotionGenerator, take: Take) -> Iterator[Tensor]:
+    """Yield a clip's physical motion (n, 70), piece by piece."""
+    return take.finish(z for ((_, z),) in _sample(model, [take]))
+
+
+def sample_together(model: MotionGenerator, takes: Sequence[Take]) -> list[Tensor]:
+    """The whole physical motion (T, 70) of each clip, windows of all of them in one batch.
+
+    What `sample` gives, up to rounding. All have the same number of steps.
+    """
+    pieces: list[list[Tensor]] = [[] for _ in takes]
+    for sampled in _sample(model, takes):
+        for number, z in sampled:
+            pieces[number].append(z)
+    return [torch.cat(list(take.finish(own))) for take, own in zip(takes, pieces, strict=True)]
+
+
+def _sample(model: MotionGenerator, takes: Sequence[Take]) -> Iterator[list[tuple[int, Tensor]]]:
+    """Yield (clip, normalised motion (n, 70) on the CPU) of each clip that had a window."""
     shape, device = model.network.config, model.device
-    terms = guidance_terms(config, shape)
-    identity = start.identity[None].to(device)
+    sigmas = euler_sigmas(takes[0].config.steps)
+    clips = [
+        Windows(
+            take.num_frames,
+            take.start.prev[None, None].to(device),
+            window=shape.window,
+            overlap=shape.overlap,
+        )
+        for take in takes
+    ]
 
-    def velocity_at(frame: int, prev: Tensor) -> Velocity:
-        audio = audio_at(frame)[None].to(device)
-        shares = emotion_shares(timeline, frame, shape.window)
-        return guided_velocity(model.network, terms, audio, shares, identity, prev)
+    def window_of(number: int) -> Window:
+        take, at = takes[number], clips[number]
+        return Window(
+            take.audio_at(at.start).to(device),
+            emotion_shares(take.timeline, at.start, shape.window),
+            take.start.identity.to(device),
+            at.prev[0],
+            guidance_terms(take.config, shape),
+        )
 
-    pieces = sample_windows(
-        velocity_at,
-        num_frames,
-        start.prev[None, None].to(device),
-        euler_sigmas(config.steps),
-        lambda: draw_noise().to(device),
-        overlap=shape.overlap,
+    sampled = sample_windows(
+        lambda going: guided_velocity(model.network, [window_of(k) for k in going], sigmas[:-1]),
+        clips,
+        sigmas,
+        lambda number: takes[number].draw_noise().to(device),
     )
-    for z in pieces:
-        yield z[0].cpu()
+    for pieces in sampled:
+        yield [(number, z[0].cpu()) for number, z in pieces]
 
 
-def sample_motion(
+def causal_take(
     model: MotionGenerator,
     wave: Samples | Read,
     timeline: Timeline,
     config: SamplerConfig,
     source: Source | None = None,
-) -> Iterator[Tensor]:
-    """Yield physical motion (n, 70) at 25 fps for a 16 kHz wave, one row per 640 samples.
+) -> Take:
+    """A 16 kHz wave heard as log-mel: one row of motion at 25 fps per 640 samples.
 
-    Windows are causal: each hears the sound up to its own end, as log-mel, so that the wave may
-    still be arriving. The first frame is the source picture's, and the clip eases out of it. Raises
+    Windows are causal: each hears the sound up to its own end, so that the wave may still be
+    arriving. The first frame is the source picture's, and the clip eases out of it. Raises
     WeightsError for a model that needs a source and has none.
     """
     shape, start = model.network.config, _start(model, source)
     mel = LogMel(wave if callable(wave) else reader(wave))
-    pieces = _sample(
-        model,
+
+    def finish(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        done = 0
+        for z in pieces:
+            motion = _physical(model, z, start)
+            ease = (torch.arange(done, done + len(motion)) / EASE_IN).clamp(max=1)[:, None]
+            done += len(motion)
+            yield torch.lerp(start.motion, motion, ease * ease * (3 - 2 * ease))
+
+    return Take(
         lambda frame: mel.window(frame, shape.window),
         mel.frames,
         timeline,
         config,
         start,
         window_noise(shape, config.seed),
+        finish,
     )
-    done = 0
-    for z in pieces:
-        motion = _physical(model, z, start)
-        ease = (torch.arange(done, done + len(motion)) / EASE_IN).clamp(max=1)[:, None]
-        done += len(motion)
-        yield torch.lerp(start.motion, motion, ease * ease * (3 - 2 * ease))
 
 
-def sample_released(
+def released_take(
     model: MotionGenerator,
     features: SpeechFeatures,
     timeline: Timeline,
     config: SamplerConfig,
     source: Source | None,
     draw_noise: DrawNoise | None = None,
-) -> Tensor:
-    """Physical motion (T, 70) of a whole clip, the silence after its speech trimmed.
+) -> Take:
+    """A whole clip in one piece, the silence after its speech trimmed.
 
     The release's order of operations (moda-release.md sections 9 to 11); its lips move away from
     their rest in that silence. draw_noise() gives one window's noise (1, window, 70), by default
     from the seed. Raises WeightsError for a model that needs a source and has none.
     """
     shape, start = model.network.config, _start(model, source)
-    pieces = _sample(
-        model,
+
+    def finish(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        z = torch.cat(list(pieces))
+        z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
+        yield _physical(model, z[:-ADDED], start)
+
+    return Take(
         lambda frame: features.window(frame, shape.window),
         len(features),
         timeline,
         config,
         start,
         draw_noise or window_noise(shape, config.seed),
+        finish,
     )
-    z = torch.cat(list(pieces))
-    z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
-    return _physical(model, z[:-ADDED], start)
 
 
-def sample_live(
+def live_take(
     model: MotionGenerator,
     features: LiveSpeech,
     timeline: Timeline,
     config: SamplerConfig,
     source: Source | None,
-) -> Iterator[Tensor]:
-    """Yield physical motion (n, 70) of a sound that may still be arriving (decisions.md 10).
+) -> Take:
+    """A sound that may still be arriving (decisions.md 10).
 
-    As `sample_released`, but lips move away from their rest in silence that is sampled first, by
-    the largest distance so far. Raises WeightsError for a model that needs a source and has none.
+    As `released_take`, but lips move away from their rest in silence that is sampled first, by the
+    largest distance so far. Raises WeightsError for a model that needs a source and has none.
     """
     shape, start = model.network.config, _start(model, source)
 
-    def sample(
-        audio_at: Callable[[int], Tensor], num_frames: int | CountFrames
-    ) -> Iterator[Tensor]:
+    def take(
+        audio_at: Callable[[int], Tensor],
+        num_frames: int | CountFrames,
+        finish: Callable[[Iterable[Tensor]], Iterator[Tensor]],
+    ) -> Take:
         noise = window_noise(shape, config.seed)
-        return _sample(model, audio_at, num_frames, timeline, config, start, noise)
+        return Take(audio_at, num_frames, timeline, config, start, noise, finish)
 
-    quiet = features.silence(shape.window)
-    rest = torch.cat(list(sample(lambda _: quiet, ADDED)))[LIP_REFERENCE]
-    pieces = sample(lambda frame: features.window(frame, shape.window), features.frames)
-    for z in modulate_lips_live(pieces, rest, LIP_KEYPOINTS):
-        yield _physical(model, z, start)
+    def finish(pieces: Iterable[Tensor]) -> Iterator[Tensor]:
+        quiet = features.silence(shape.window)
+        rest = torch.cat(list(sample(model, take(lambda _: quiet, ADDED, iter))))[LIP_REFERENCE]
+        for z in modulate_lips_live(pieces, rest, LIP_KEYPOINTS):
+            yield _physical(model, z, start)
+
+    return take(lambda frame: features.window(frame, shape.window), features.frames, finish)

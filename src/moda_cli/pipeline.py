@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
@@ -26,9 +26,11 @@ from moda_cli.features.speech import LiveSpeech, SpeechFeatures
 from moda_cli.features.speech_encoder import SpeechEncoder
 from moda_cli.generator import (
     MotionGenerator,
-    sample_live,
-    sample_motion,
-    sample_released,
+    Take,
+    causal_take,
+    live_take,
+    released_take,
+    sample,
 )
 from moda_cli.media.sound import LiveSound, StoredWave, Wave, stored_wave
 from moda_cli.motion import (
@@ -36,6 +38,7 @@ from moda_cli.motion import (
     EXPRESSION,
     POSE,
     Recording,
+    Source,
     decode,
     encode,
     load_motion,
@@ -150,12 +153,13 @@ class Pipeline:
         dtype: str = "auto",
         compiled: bool = False,
         on_progress: OnProgress | None = None,
-    ) -> "Pipeline":
+    ) -> Self:
         """`mini`, `moda` or a model directory, and the renderer `rig` or `liveportrait`.
 
         `auto` chooses `moda` where it can run at once, the renderer that belongs to the model, and
-        half precision on CUDA. compiled: LivePortrait's networks go through torch.compile. Weights
-        that another choice lacks are fetched; on_progress(name, bytes, of bytes) follows.
+        half precision on CUDA. compiled: the networks of every step and frame go through
+        torch.compile. Weights that another choice lacks are fetched; on_progress(name, bytes, of
+        bytes) follows.
 
         Raises WeightsError for what cannot be had or is corrupt, DeviceError for the device,
         UsageError for a precision it cannot run.
@@ -169,10 +173,15 @@ class Pipeline:
         looks = components.EXTRACTORS[0] in choice.components
         draws = choice.renderer == "liveportrait"
         with enough_memory(where):
-            return cls(
+            generator = (
                 components.load_moda(where)
                 if official
-                else MotionGenerator.load(choice.directory, where),
+                else MotionGenerator.load(choice.directory, where)
+            )
+            if compiled:
+                generator.compile(store.cache_dir() / "inductor")
+            return cls(
+                generator,
                 choice.model,
                 encoder=components.load_encoder(config, where)
                 if config.audio in components.ENCODERS
@@ -181,6 +190,11 @@ class Pipeline:
                 extractors=components.load_extractors(where, precision) if looks else None,
                 networks=components.load_renderer(where, precision, compiled) if draws else None,
             )
+
+    @property
+    def starts_from_portrait(self) -> bool:
+        """Whether the model begins at the portrait's own motion, not at one of its own."""
+        return self.model.network.config.source == "extracted"
 
     def generate(self, clip: ClipConfig, on_frame: OnFrame | None = None) -> Result:
         """Make one video and the side files `clip` asks for; `-` streams it to standard output.
@@ -281,7 +295,7 @@ class Pipeline:
             neutral, absolute = sound.neutral, sound.absolute
         else:
             neutral = self.neutral(portrait)
-            absolute = self.model.network.config.source == "extracted"
+            absolute = self.starts_from_portrait
         renderer = self.renderer(portrait, neutral, absolute=absolute)
         motion = (edit_motion(piece, neutral, clip.render) for piece in ahead)
         return Animation(portrait, neutral, absolute, motion, renderer)
@@ -306,20 +320,28 @@ class Pipeline:
         What is still arriving is given as a function that reads it. `portrait` is waited for by
         models that start from it.
         """
-        constant = self.model.network.config.source == "constant"
-        source = None if constant else portrait.result().source
+        source = portrait.result().source if self.starts_from_portrait else None
+        yield from sample(self.model, self.take(sound, timeline, clip, source))
+
+    def take(
+        self,
+        sound: Samples | Read,
+        timeline: Timeline,
+        clip: ClipConfig,
+        source: Source | None,
+    ) -> Take:
+        """The clip as its model samples it. source: of a portrait's model alone."""
+        model, config = self.model, clip.sampler
         if self.encoder is None:
-            yield from sample_motion(self.model, sound, timeline, clip.sampler, source)
-        elif callable(sound):
-            features = LiveSpeech(self.encoder, sound)
-            yield from sample_live(self.model, features, timeline, clip.sampler, source)
-        else:
-            whole = SpeechFeatures(self.encoder, sound)
-            yield sample_released(self.model, whole, timeline, clip.sampler, source)
+            return causal_take(model, sound, timeline, config, source)
+        if callable(sound):
+            return live_take(model, LiveSpeech(self.encoder, sound), timeline, config, source)
+        whole = SpeechFeatures(self.encoder, sound)
+        return released_take(model, whole, timeline, config, source)
 
     def neutral(self, portrait: Portrait) -> Tensor:
         """The motion (70) at which a frame is the portrait itself."""
-        if self.model.network.config.source == "constant":
+        if not self.starts_from_portrait:
             return self.model.stats.neutral
         assert portrait.source is not None  # such models load the extractors
         return portrait.source.motion

@@ -85,45 +85,63 @@ def cross_fade(old: Tensor, new: Tensor) -> Tensor:
     return (1 - weight) * old + weight * new
 
 
+class Windows:
+    """The overlapping windows of one clip in turn, and its motion as soon as it is final.
+
+    As in the release: pose smoothing per window, the next window's `prev` is the smoothed frame
+    just before it, overlaps cross-fade, and the whole clip's pose is smoothed again (one frame
+    late here). prev: (1, 1, 70) normalised, the frame before the first. Where sound is still
+    arriving, num_frames(stop) says how many of the first `stop` frames there are; it is asked of no
+    more than a frame beyond the window.
+    """
+
+    def __init__(
+        self, num_frames: int | CountFrames, prev: Tensor, *, window: int = 80, overlap: int = 16
+    ) -> None:
+        self.start = 0  # the frame at which the next window starts
+        self.prev = prev  # (1, 1, 70) the frame before it
+        self.over = False
+        self._frames_to = num_frames if callable(num_frames) else partial(min, num_frames)
+        self._window, self._overlap = window, overlap
+        self._fading: Tensor | None = None  # the end of the last window, to blend with the next
+        self._waiting = prev[:, :0]  # blended frames that still wait for a neighbour
+        self._context = 0  # frames of `_waiting` that are out already
+
+    def settle(self, z: Tensor) -> Tensor:
+        """Take what was sampled for the next window (1, window, 70); what is final (1, n, 70)."""
+        step, overlap = self._window - self._overlap, self._overlap
+        z = smooth_pose(z)
+        self.prev = z[:, step - 1 : step]
+        z = z[:, : self._frames_to(self.start + self._window) - self.start]
+        if self._fading is not None:
+            z = torch.cat((cross_fade(self._fading, z[:, :overlap]), z[:, overlap:]), dim=1)
+        self.start += step
+        self.over = self._frames_to(self.start + overlap + 1) <= self.start + overlap
+        settled = z if self.over else z[:, :step]
+        self._fading = z[:, step:]
+        waiting = torch.cat((self._waiting, settled), dim=1)
+        final = smooth_pose(waiting)[:, self._context : None if self.over else -1]
+        self._waiting, self._context = waiting[:, -2:], 1
+        return final
+
+
 @torch.inference_mode()
 def sample_windows(
-    velocity_at: Callable[[int, Tensor], Velocity],
-    num_frames: int | CountFrames,
-    prev: Tensor,
+    velocity_of: Callable[[Sequence[int]], Velocity],
+    clips: Sequence[Windows],
     sigmas: Sequence[float],
-    draw_noise: Callable[[], Tensor],
-    *,
-    overlap: int = 16,
-) -> Iterator[Tensor]:
-    """Yield normalised motion (B, n, 70), n summing to `num_frames`, as soon as it is final.
+    draw_noise: Callable[[int], Tensor],
+) -> Iterator[list[tuple[int, Tensor]]]:
+    """Sample clips side by side, a window of each at a time; they end when they end.
 
-    Where sound is still arriving, num_frames(stop) says how many of the first `stop` frames there
-    are; it is asked of no more than a frame beyond the window.
-    velocity_at(start, prev) gives the velocity of the window that starts at frame `start`, after
-    the frame `prev` (B, 1, 70). draw_noise() gives one window's noise (B, window, 70). As in the
-    release: pose smoothing per window, the next window's `prev` is the smoothed frame just before
-    it, overlaps cross-fade, and the whole clip's pose is smoothed again (one frame late here).
+    Yields (clip, its normalised motion (1, n, 70) that is final) of each clip that had a window.
+    velocity_of(clips) is that of their windows, in this order; draw_noise(clip) gives the noise
+    (1, window, 70) of the clip's next window.
     """
-    frames_to = num_frames if callable(num_frames) else partial(min, num_frames)
-    start, last = 0, False
-    fading: Tensor | None = None  # the end of the last window, to be blended with the next
-    waiting = prev[:, :0]  # blended frames that still wait for a neighbour to be smoothed with
-    context = 0  # frames of `waiting` already yielded
-    while not last:
-        noise = draw_noise()
-        window = noise.shape[1]
-        z = smooth_pose(sample_euler(velocity_at(start, prev), noise, sigmas))
-        prev = z[:, window - overlap - 1 : window - overlap]
-        z = z[:, : frames_to(start + window) - start]
-        if fading is not None:
-            z = torch.cat((cross_fade(fading, z[:, :overlap]), z[:, overlap:]), dim=1)
-        start += window - overlap
-        last = frames_to(start + overlap + 1) <= start + overlap
-        settled = z if last else z[:, : window - overlap]
-        fading = z[:, window - overlap :]
-        waiting = torch.cat((waiting, settled), dim=1)
-        yield smooth_pose(waiting)[:, context : None if last else -1]
-        waiting, context = waiting[:, -2:], 1
+    while going := [number for number, clip in enumerate(clips) if not clip.over]:
+        velocity = velocity_of(going)
+        z = sample_euler(velocity, torch.cat([draw_noise(number) for number in going]), sigmas)
+        yield [(number, clips[number].settle(z[row, None])) for row, number in enumerate(going)]
 
 
 def modulate_lips(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:

@@ -1,6 +1,6 @@
 """Transformer blocks with adaptive normalisation: joint streams, then one stream."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from moda_cli.model.attention import JointAttention, QKNorm, Ropes, Streams, pro
 from moda_cli.model.embed import rotate
 
 NORM_EPS = 1e-6
+
+Drive = Callable[[nn.Module], Tensor]  # a block's modulation layer -> its shifts, scales and gates
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -31,7 +33,7 @@ class MLP(nn.Module):
 
 
 class JointBlock(nn.Module):
-    """Joint attention then an MLP, every stream with its own weights, all driven by one condition.
+    """Joint attention then an MLP, each stream with its own weights, driven by time and emotion.
 
     Four streams in the first stage of the C2F MMDiT, two in the second (paper, sec. 3.2).
     """
@@ -42,9 +44,9 @@ class JointBlock(nn.Module):
         self.mlp = nn.ModuleDict({name: MLP(dim, mlp_ratio) for name in names})
         self.modulation = nn.ModuleDict({name: nn.Linear(dim, 6 * dim) for name in names})
 
-    def forward(self, streams: Streams, condition: Tensor, ropes: Ropes) -> Streams:
-        """streams[name]: (B, T, D), in and out. condition: (B, 1, D), after its SiLU."""
-        adaln = {name: self.modulation[name](condition).chunk(6, dim=-1) for name in streams}
+    def forward(self, streams: Streams, drive: Drive, ropes: Ropes) -> Streams:
+        """streams[name]: (B, T, D), in and out. drive gives (B, 1, 6 D)."""
+        adaln = {name: drive(self.modulation[name]).chunk(6, dim=-1) for name in streams}
         mixed = self.attention(
             {name: modulate(x, *adaln[name][:2]) for name, x in streams.items()}, ropes
         )
@@ -68,9 +70,9 @@ class SingleBlock(nn.Module):
         self.out = nn.Linear((1 + mlp_ratio) * dim, dim)
         self.modulation = nn.Linear(dim, 3 * dim)
 
-    def forward(self, x: Tensor, condition: Tensor, rope: Tensor) -> Tensor:
-        """x: (B, T, D), in and out. condition: (B, 1, D), after its SiLU."""
-        shift, scale, gate = self.modulation(condition).chunk(3, dim=-1)
+    def forward(self, x: Tensor, drive: Drive, rope: Tensor) -> Tensor:
+        """x: (B, T, D), in and out. drive gives (B, 1, 3 D)."""
+        shift, scale, gate = drive(self.modulation).chunk(3, dim=-1)
         qkv, hidden = self.qkv_mlp(modulate(x, shift, scale)).split(self.widths, dim=-1)
         q, k, v = project_heads(qkv, self.num_heads, self.norm, rope)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
@@ -96,13 +98,13 @@ class CrossBlock(nn.Module):
         self.mlp = MLP(dim, mlp_ratio)
         self.modulation = nn.Linear(dim, 9 * dim)
 
-    def forward(self, x: Tensor, given: Tensor, condition: Tensor, ropes: Ropes) -> Tensor:
-        """x: (B, T, D), in and out. given: (B, S, D) tokens. condition: (B, 1, D) after its SiLU.
+    def forward(self, x: Tensor, given: Tensor, drive: Drive, ropes: Ropes) -> Tensor:
+        """x: (B, T, D), in and out. given: (B, S, D) tokens. drive gives (B, 1, 9 D).
 
         ropes: tables of `motion` and of `condition`, the S tokens.
         """
-        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = self.modulation(
-            condition
+        shift1, scale1, gate1, shift2, scale2, gate2, shift3, scale3, gate3 = drive(
+            self.modulation
         ).chunk(9, dim=-1)
         mixed = self.attention({"motion": modulate(x, shift1, scale1)}, ropes)["motion"]
         x = torch.addcmul(x, gate1, mixed)

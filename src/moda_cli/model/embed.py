@@ -34,15 +34,13 @@ class AudioEmbedder(nn.Module):
 
 
 def timestep_sinusoid(timestep: Tensor) -> Tensor:
-    """Cosines then sines (B, 256) of a timestep (B,) in 0..1000."""
+    """Cosines then sines (..., 256) of timesteps (...) in 0..1000."""
     half = TIME_WIDTH // 2
     rates = torch.exp(-math.log(10_000) * torch.arange(half, device=timestep.device) / half)
-    angles = timestep.float()[:, None] * rates
+    angles = timestep.float()[..., None] * rates
     return torch.cat((angles.cos(), angles.sin()), dim=-1)
 
 
-@lru_cache(maxsize=16)
-@torch.inference_mode(False)  # a table that sampling made must serve training too
 def rope_table(
     length: int, head_dim: int, device: torch.device | None = None, streams: int = 1
 ) -> Tensor:
@@ -50,9 +48,18 @@ def rope_table(
 
     Positions start anew in each stream. Tables are kept: do not write into them.
     """
+    make = _rope_table if torch.compiler.is_compiling() else _kept_rope_table
+    return make(length, head_dim, device, streams)
+
+
+@torch.inference_mode(False)  # a table that sampling made must serve training too
+def _rope_table(length: int, head_dim: int, device: torch.device | None, streams: int) -> Tensor:
     rates = ROPE_THETA ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
     angles = torch.arange(length, device=device)[:, None] * rates
     return torch.stack((angles.cos(), angles.sin())).repeat(1, streams, 1)
+
+
+_kept_rope_table = lru_cache(maxsize=16)(_rope_table)
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:

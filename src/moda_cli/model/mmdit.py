@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.config import EMOTIONS, ModelConfig
-from moda_cli.model.blocks import CrossBlock, JointBlock, SingleBlock, modulate
+from moda_cli.model.blocks import CrossBlock, Drive, JointBlock, SingleBlock, modulate
 from moda_cli.model.embed import (
     TIME_WIDTH,
     AudioEmbedder,
@@ -18,6 +18,8 @@ from moda_cli.model.embed import (
 
 FOUR_STREAMS = ("motion", "audio", "emotion", "identity")
 TWO_STREAMS = ("motion", "condition")
+
+Adaln = dict[nn.Module, Tensor]  # what the modulation layers give at one step
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +85,41 @@ class MMDiT(nn.Module):
         """The features that stand for no audio, shaped like `audio` (..., layers, channels)."""
         return self.null_audio.to(audio).expand_as(audio)
 
-    def forward(self, z: Tensor, prev: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
+    def schedule(self, timesteps: Tensor, given: Conditions) -> list[Adaln]:
+        """The AdaLN of a sampler's steps (S,), each the same for all B: every layer runs once."""
+        condition = self._condition(timesteps[:, None], given)  # (S, B, 1, D)
+        layers = [
+            layer
+            for name, layer in self.named_modules()
+            if "modulation" in name and isinstance(layer, nn.Linear)
+        ]
+        made = [layer(condition) for layer in layers]  # (S, B, 1, width) each
+        return [dict(zip(layers, step, strict=True)) for step in zip(*made, strict=True)]
+
+    def _condition(self, timestep: Tensor, given: Conditions) -> Tensor:
+        """(..., B, 1, D) of timesteps (..., B)."""
+        time = self.time_embedder(timestep_sinusoid(timestep).to(given.emotion))
+        return F.silu(time[..., None, :] + given.emotion)
+
+    @staticmethod
+    def _driven_by(condition: Tensor) -> Drive:
+        return lambda layer: layer(condition)
+
+    def forward(
+        self, z: Tensor, prev: Tensor, timestep: Tensor | Adaln, given: Conditions
+    ) -> Tensor:
         """Velocity, noise - motion, (B, N, 70) of normalised noisy motion z (B, N, 70).
 
-        prev: (B, 1, 70) the normalised frame before the window. timestep: (B,) in 0..1000.
+        prev: (B, 1, 70) the normalised frame before the window. timestep: (B,) in 0..1000, or what
+        `schedule` made of it.
         """
+        if isinstance(timestep, dict):
+            drive: Drive = timestep.__getitem__
+        else:
+            drive = self._driven_by(self._condition(timestep, given))
         frames, head_dim = z.shape[1], self.config.hidden_dim // self.config.num_heads
         rope, rope3, rope4 = (rope_table(frames, head_dim, z.device, k) for k in (1, 3, 4))
         motion = self.motion_embedder(torch.cat((prev.expand_as(z), z), dim=-1))
-        time = self.time_embedder(timestep_sinusoid(timestep).to(z))[:, None]
-        condition = F.silu(time + given.emotion)  # (B, 1, D)
 
         streams = {
             "motion": motion,
@@ -101,18 +128,18 @@ class MMDiT(nn.Module):
             "identity": given.identity.expand_as(motion),
         }
         for block in self.four_stream:  # emotion and identity are not rotated in this stage
-            streams = block(streams, condition, {"motion": rope, "audio": rope})
+            streams = block(streams, drive, {"motion": rope, "audio": rope})
 
         motion, *others = streams.values()
         streams = {"motion": motion, "condition": torch.cat(others, dim=1)}
         ropes = {"motion": rope, "condition": rope3}
         for block in self.two_stream:
-            streams = block(streams, condition, ropes)
+            streams = block(streams, drive, ropes)
         for block in self.cross_attention:
-            streams["motion"] = block(streams["motion"], streams["condition"], condition, ropes)
+            streams["motion"] = block(streams["motion"], streams["condition"], drive, ropes)
 
         x = torch.cat(tuple(streams.values()), dim=1)  # (B, 4 N, D)
         for block in self.single_stream:
-            x = block(x, condition, rope4)
-        shift, scale = self.final_modulation(condition).chunk(2, dim=-1)
+            x = block(x, drive, rope4)
+        shift, scale = drive(self.final_modulation).chunk(2, dim=-1)
         return self.head(modulate(x[:, :frames], shift, scale))  # type: ignore[no-any-return]

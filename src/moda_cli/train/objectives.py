@@ -19,7 +19,7 @@ from moda_cli.config import ModelConfig, SamplerConfig, SyncConfig, TrainConfig
 from moda_cli.data.dataset import Batch
 from moda_cli.errors import UsageError
 from moda_cli.figures import plot_motion
-from moda_cli.generator import MotionGenerator, guided_velocity
+from moda_cli.generator import MotionGenerator, Window, guided_velocity
 from moda_cli.losses import clean_motion, flow_loss, noisy_motion
 from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode
@@ -143,19 +143,14 @@ def sample(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
     noise = noise.to(batch.motion)
     terms = guidance_terms(SamplerConfig(guidance=1.0), network.config)
     everywhere = torch.ones(batch.motion.shape[1])
-    drawn = torch.empty_like(noise)
-    for label in batch.emotion.unique().tolist():
-        rows = batch.emotion == label
-        velocity = guided_velocity(
-            network,
-            terms,
-            batch.audio[rows],
-            {label: everywhere},
-            batch.identity[rows],
-            batch.prev[rows],
+    windows = [
+        Window(audio, {label: everywhere}, identity, prev, terms)
+        for audio, label, identity, prev in zip(
+            batch.audio, batch.emotion.tolist(), batch.identity, batch.prev, strict=True
         )
-        drawn[rows] = sample_euler(velocity, noise[rows], euler_sigmas(10))
-    return drawn
+    ]
+    sigmas = euler_sigmas(10)
+    return sample_euler(guided_velocity(network, windows, sigmas[:-1]), noise, sigmas)
 
 
 def lip_scores(made: Tensor, true: Tensor, neutral: Tensor) -> Scores:
@@ -194,5 +189,5 @@ def sync_scores(lips: Tensor, sound: Tensor) -> Scores:
     return {
         "cos_in_sync": float(cosine[:, shift == 0].mean()),
         "cos_shifted": float(cosine[:, shift > IN_STEP].mean()),
-        "found": float((best <= IN_STEP).double().mean()),
+        "found": float((best <= IN_STEP).float().mean()),
     }
