@@ -19,6 +19,7 @@ from moda_cli.features.audio import LogMel, Read, Samples, reader
 from moda_cli.features.speech import ADDED, LiveSpeech, SpeechFeatures
 from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source, Stats
+from moda_cli.pictures import whole_file
 from moda_cli.sampler import (
     CountFrames,
     Term,
@@ -83,7 +84,8 @@ class MotionGenerator:
         (directory / "config.json").write_text(json.dumps(asdict(self.network.config), indent=2))
         self.stats.write(directory / "stats.json")
         state = {name: tensor.half() for name, tensor in self.network.state_dict().items()}
-        save_file(state, directory / "model.safetensors")
+        with whole_file(directory / "model.safetensors") as path:
+            save_file(state, path)
 
 
 def read_config(directory: Path) -> ModelConfig:

@@ -143,12 +143,14 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
         temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
     except OSError as error:
         hint = "choose a folder that exists and is yours to write"
         raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from None
     try:
         yield temporary
         try:
+            temporary.chmod(mode)  # safetensors' own files are the user's alone
             temporary.replace(path)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from None

@@ -23,6 +23,7 @@ from moda_cli.generator import MotionGenerator, Window, guided_velocity
 from moda_cli.losses import clean_motion, flow_loss, noisy_motion
 from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode
+from moda_cli.pictures import whole_file
 from moda_cli.sampler import euler_sigmas, guidance_terms, sample_euler
 
 STILL = 1e-2  # articulator units
@@ -109,7 +110,8 @@ class SyncObjective(nn.Module):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(asdict(network.config), indent=2))
         self.stats.write(directory / "stats.json")
-        save_file(network.state_dict(), directory / "model.safetensors")
+        with whole_file(directory / "model.safetensors") as path:
+            save_file(network.state_dict(), path)
 
 
 def objective_of(
