@@ -13,7 +13,7 @@ BASE = {"pictures", "motion", "config", "errors", "landmarks", "emotion"}
 LEVELS = [  # a module may import from levels below its own, and from its own package
     BASE,
     STAGES,
-    {"generator", "data", "losses", "metrics", "portrait", "alse"},
+    {"generator", "data", "losses", "metrics", "portrait", "alse", "executors"},
     {"components", "measure"},
     {"choice"},
     {"pipeline"},

@@ -237,6 +237,7 @@ def test_what_cannot_work_is_refused(
     assert done.exit_code == code, done.stderr
     lines = done.stderr.splitlines()
     assert any(part in line for part in message.split("|") for line in lines), done.stderr
+    assert not (bench / "nowhere-eval").exists()
 
 
 def test_the_paper_is_shown_beside_its_own_split_only(bench: Path) -> None:
@@ -293,6 +294,8 @@ def test_without_weights_the_mouth_is_measured_and_checked(
     done = CliRunner().invoke(app, ["eval", str(path.parent), "--json"])
     data = results(done)
     assert done.exit_code == 0, done.stderr
+    assert {row["metric"] for row in data["left_out"]} == {"silence_motion"}
+    assert "left out: silence_motion of a (generated): the sound has no pauses" in done.stderr
     assert data["clips"][0]["values"]["generated"]["lip_sync"] > 0.4
     missing = {n for n, state in data["metrics"].items() if state["status"] == "weights missing"}
     assert missing == {"fid", "fvd", "fsim", "sync", "smooth"}

@@ -1,10 +1,13 @@
 """`moda extract`: what it keeps of a video, what it says of the rest, and what a kill leaves."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,10 +31,13 @@ from extract_bench import (
 from liveportrait_by_rule import by_rule
 from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
-from moda_cli.data.annotations import Box, Cut
+from moda_cli.data.annotations import Box, Cut, find_cuts
 from moda_cli.data.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
+from moda_cli.errors import WeightsError
+from moda_cli.executors.processes import OnProgress, Row, Work
+from moda_cli.extract import run as extract_run
 from moda_cli.extract.clip import Footage, judge_sync
-from moda_cli.extract.run import extract
+from moda_cli.extract.run import Extractor, extract
 from moda_cli.features.audio import log_mel
 from moda_cli.features.crops import crop_image, halve
 from moda_cli.features.detect import FaceDetector
@@ -263,6 +269,7 @@ def test_without_weights_it_says_which_command_fetches_them(
         ["x", "--split", "authors"],
         ["x", "--dataset", "hdtf"],
         ["x", "--annotations", "y"],
+        ["x", "--workers", "2", "--ray", "127.0.0.1:9"],
     ],
 )
 def test_options_that_do_not_fit(bench: Bench, arguments: list[str]) -> None:
@@ -377,3 +384,58 @@ def test_a_killed_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
     for name, modified in first.items():
         assert (killed / ".jobs" / name).stat().st_mtime_ns == modified
     assert not list(killed.glob(".*.part"))
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray_bench import two_nodes
+
+    monkeypatch.chdir(bench.out.parent)
+    for k in range(2):
+        write_video(Path("two") / f"{k}.mkv", talking(80, sway=8 + k), speech(3.2))
+    Path("two", "bad.mp4").write_bytes(b"not a video")
+    options = ["two", "--audio", "logmel", "--device", "cpu", "--json"]
+    assert bench.run(*options).exit_code == 1
+    wanted = features(bench.out)
+    assert len(wanted) == 2 + 2
+    bench.out = Path("elsewhere")
+    with two_nodes() as (cluster, _):
+        done = bench.run(*options, "--ray", cluster.address)
+    assert done.exit_code == 1, done.output
+    assert list(json.loads(done.stdout)["failed"]) == ["bad"]
+    made = features(bench.out)
+    assert made.pop("dropped.jsonl") != wanted.pop("dropped.jsonl")  # bad.mp4 by its whole path
+    assert made == wanted
+
+
+@dataclass(frozen=True)
+class Deadly(Extractor):
+    """Ends its process at the clip called 1."""
+
+    def __call__(self, device: str, threads: int) -> Work:
+        work = super().__call__(device, threads)
+
+        def deadly(cut: Cut, following: Sequence[Cut], on_progress: OnProgress) -> Row:
+            if cut.name == "1":
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return work(cut, following, on_progress)
+
+        return deadly
+
+
+@pytest.mark.slow
+def test_a_clip_that_takes_its_process_down_fails_alone(
+    bench: Bench, many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_run, "Extractor", Deadly)
+    summary = extract(find_cuts([many]), bench.out, "logmel", "cpu", workers=2)
+    assert summary.clips == 3
+    assert summary.failed == {"1": "its process was ended by SIGSEGV, 2 times"}
+    assert [row["clip"] for row in bench.rows("dropped.jsonl")] == ["1"]
+
+
+def test_weights_that_are_others_than_those_of_the_run(bench: Bench) -> None:
+    options = extract_run.resolve_options("logmel")
+    extractor = Extractor(bench.out, {**options, "networks": {"motion_extractor": "0" * 16}})
+    with pytest.raises(WeightsError, match="other weights"):
+        extractor("cpu", 1)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from by_rule import GOLDEN, key_table, state_by_rule
 from moda_cli.errors import InputError
@@ -55,6 +56,13 @@ def test_pooled_clips_are_the_set_of_all_their_features(
     close = {"rtol": 1e-9, "atol": 1e-9}
     torch.testing.assert_close(pooled.mean, whole.mean, **close)
     torch.testing.assert_close(pooled.root.T @ pooled.root, whole.root.T @ whole.root, **close)
+
+
+def test_metal_is_not_asked_for_float64() -> None:
+    with FakeTensorMode():  # tensors that have a device and no values
+        found = Gaussian.of(torch.empty(5, 3, device="mps"))
+        assert (found.mean.device.type, found.root.dtype) == ("cpu", torch.float64)
+        assert Gaussian.of(torch.empty(5, 3, device="cuda")).mean.device.type == "cuda"
 
 
 @given(count=st.integers(2, 60), dim=st.integers(1, 30), scale=st.sampled_from([1e-3, 1.0, 1e3]))

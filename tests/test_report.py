@@ -8,12 +8,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from moda_cli.evaluate import charts, report
-from moda_cli.evaluate.tables import clips_csv, latex
+from moda_cli.evaluate.scores import COLUMNS
+from moda_cli.evaluate.tables import clips_csv, latex, with_interval
+from moda_cli.metrics.statistics import mean_over_clips
 
 ESTIMATE = {"low": 0.5, "high": 0.7, "clips": 2, "std": 0.1}
 
@@ -114,6 +117,43 @@ def test_latex_escapes_and_sets_off_what_was_measured(tmp_path: Path) -> None:
     assert all(line.count("&") == 2 for line in lines if line.endswith(r"\\"))
 
 
+def one_clip(folder: Path) -> dict[str, Any]:
+    """Results of one clip: its intervals are points."""
+    data = results(folder, clips=1)
+    for summary in data["summary"].values():
+        for cell in summary.values():
+            cell |= {"low": cell["value"], "high": cell["value"], "clips": 1, "std": None}
+    return data
+
+
+def test_one_clip_has_no_interval(tmp_path: Path) -> None:
+    data = one_clip(tmp_path)
+    page = report.html(data, tmp_path)
+    Checker(page)
+    assert "<b>0.650</b></td>" in page
+    assert "0.650 to" not in page
+    assert '<path class="interval' not in page
+    assert '<path class="interval' in report.html(results(tmp_path), tmp_path)
+    assert r"201.3 & 0.650 \\" in latex(data)
+    f_sim = next(column for column in COLUMNS if column.key == "f_sim")
+    assert with_interval(f_sim, data["summary"]["generated"]["f_sim"]) == "0.650"
+    assert with_interval(f_sim, {"value": 0.65, **ESTIMATE}) == "0.650 [0.500, 0.700]"
+    alone = mean_over_clips(np.array([0.65]), 10, 0)
+    assert (alone.low, alone.high, alone.std) == (alone.value, alone.value, None)
+
+
+def test_latex_without_the_papers_metrics_has_the_others(tmp_path: Path) -> None:
+    data = results(tmp_path)
+    lip_sync = {"value": 0.5, **ESTIMATE}
+    data["summary"] = {"generated": {"lip_sync": lip_sync, "offset": lip_sync}, "reference": {}}
+    lines = latex(data).splitlines()
+    assert r"\begin{tabular}{lr}" in lines
+    assert r"Measure & ours <2> \\" in lines
+    assert r"Lip sync $\uparrow$ & 0.500 {\scriptsize [0.500, 0.700]} \\" in lines
+    data["summary"]["reference"] = {"lip_sync": lip_sync}
+    assert any(line.startswith("Offset & ") and "--" in line for line in latex(data).splitlines())
+
+
 def test_csv_has_a_line_per_clip_and_side(tmp_path: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(clips_csv(results(tmp_path)))))
     assert [(row["id"], row["side"]) for row in rows] == [
@@ -136,7 +176,7 @@ def test_ticks_enclose_the_values_and_are_few(low: float, span: float) -> None:
 
 
 def test_equal_values_can_be_drawn() -> None:
-    drawn = charts.strips([("a", [1.0, 1.0], (1.0, 1.0, 1.0))], "ones")
+    drawn = charts.strips([("a", [1.0, 1.0], 1.0, (1.0, 1.0))], "ones")
     assert "nan" not in drawn
     assert drawn.count('class="dot') == 2
     assert "nan" not in charts.lines([[(0.5, 0.0)]], [(0.5, 0.0)], "seconds", "zero")

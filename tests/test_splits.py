@@ -30,9 +30,9 @@ from moda_cli.data.splits import (
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.clips import Window, open_reference
-from moda_cli.evaluate.inputs import gather, resolve_split, split_references
+from moda_cli.evaluate.inputs import check_folders, gather, resolve_split, split_references
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.media import read_audio, read_video
+from moda_cli.media import read_audio, read_video, write_video
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 LIST = Path(__file__).parents[1] / "src/moda_cli/assets/hdtf_test_v1.json"
@@ -163,12 +163,27 @@ def test_windows_are_cut_to_the_frame_with_their_sound(tmp_path: Path) -> None:
         open_reference(path, Window(43, 20), plain, cache)
 
 
+@pytest.mark.parametrize("fps", [24, 29.97, 30])
+def test_a_window_is_a_part_of_the_whole_clip_at_25_fps(tmp_path: Path, fps: float) -> None:
+    """Every picture of a grey ramp is known by its level: a cut by seeking is off by one."""
+    path = tmp_path / "ramp.mp4"
+    ramp = (np.full((64, 64, 3), 20 + 2 * k, np.uint8) for k in range(90))
+    write_video(ramp, path, fps, crf=3)
+    whole = [frame.mean() for frame in read_video(path)]
+    cache, plain = Cache(tmp_path / "cache"), Protocol(encode_reference=False)
+    for first in (7, 20, 35):
+        window = open_reference(path, Window(first, 30), plain, cache)
+        assert [frame.mean() for frame in window] == pytest.approx(whole[first:][:30], abs=0.5)
+
+
 def test_wild_cases_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, tmp_path / "moda", tiny_weights(tmp_path / "weights"))
     for case in ("b", "a"):
         (tmp_path / "root/wild" / case).mkdir(parents=True)
         (tmp_path / "root/wild" / case / "image.png").write_bytes(case.encode())
         (tmp_path / "root/wild" / case / "audio.wav").write_bytes(case.encode())
+    about = tmp_path / "root/wild/b/case.json"
+    about.write_text('{"category": "dynamic scene", "audio_licence": "CC BY 4.0"}')
     assert [case.id for case in wild_cases(tmp_path / "root")] == ["a", "b"]
     write_clip(tmp_path / "made" / "a.mp4", frames=4)
     cache = Cache(tmp_path / "cache")
@@ -177,10 +192,35 @@ def test_wild_cases_are_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert inputs.pairs[0].portrait == tmp_path / "root/wild/a/image.png"
     assert [row.id for row in inputs.left_out] == ["b"]
     assert inputs.manifest is not None
-    assert len(inputs.manifest["cases"][1]["audio"]) == 64
+    first, second = inputs.manifest["cases"]
+    assert len(second["audio"]) == 64
+    assert (second["category"], second["audio_licence"]) == ("dynamic scene", "CC BY 4.0")
+    assert (first["category"], second["portrait_source"]) == (None, None)
+    for wrong, fault in {
+        '{"category": "dog"}': "cannot be 'dog'", '{"licence": "MIT"}': "unknown field licence",
+        "[1]": "no JSON object", "{": "cannot read",
+    }.items():  # fmt: skip
+        about.write_text(wrong)
+        with pytest.raises(InputError, match=fault):
+            wild_cases(tmp_path / "root")
+    about.unlink()
     (tmp_path / "root/wild/a/other.png").touch()
     with pytest.raises(InputError, match="2 pictures"):
         wild_cases(tmp_path / "root")
+
+
+def test_mistyped_folders_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    write_clip(tmp_path / "made" / "a.mp4", frames=2)
+    check_folders(tmp_path / "made", tmp_path)
+    check_folders(tmp_path / "new", tmp_path, made=False)
+    nowhere = tmp_path / "nowhere"
+    for generated, reference, made in (
+        (nowhere, None, True), (nowhere / "report.jsonl", None, True),
+        (tmp_path / "made", nowhere, True), (tmp_path / "new", nowhere, False),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="nowhere"):
+            check_folders(generated, reference, made=made)
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
 
 
 def test_real_clips_are_checked_before_they_count(tmp_path: Path) -> None:

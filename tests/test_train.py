@@ -19,7 +19,7 @@ from moda_cli.generator import MotionGenerator
 from moda_cli.losses import clean_motion, flow_loss, noisy_motion
 from moda_cli.model.blocks import CrossBlock
 from moda_cli.model.mmdit import MMDiT
-from moda_cli.train.loop import learning_rate, train
+from moda_cli.train.loop import learning_rate, load, train, usable_cores
 from moda_cli.train.objectives import MotionObjective, lip_correlation, sample
 from moda_cli.train.settings import train_config
 from toy_features import TINY, short, windows_of, write_features
@@ -74,6 +74,16 @@ def test_schedule() -> None:
     assert learning_rate(100, config, 1000) == pytest.approx(1.0)
     assert learning_rate(1000, config, 1000) == pytest.approx(0.02)
     assert learning_rate(900, replace(config, schedule="constant"), 1000) == 1.0
+
+
+@pytest.mark.filterwarnings("error")
+def test_samples_are_prepared_by_no_more_processes_than_cores(features: Path) -> None:
+    """Torch would warn of more, and whoever prepares them, they are the same."""
+    windows, numbers = windows_of(features, short()), [[0, 1], [2], [3, 4]]
+    alone = load(windows, numbers, 0, CPU)
+    for batch, same in zip(load(windows, numbers, usable_cores() + 1, CPU), alone, strict=True):
+        for part, other in zip(batch.parts(), same.parts(), strict=True):
+            assert torch.equal(part, other)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

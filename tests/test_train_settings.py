@@ -97,11 +97,33 @@ def test_settings_come_from_presets_and_files(tmp_path: Path) -> None:
         ("batch_size", "has no value"),
         ("batch_size=0", "batch_size 0 is below 1"),
         ("audio_dropout=2", "audio_dropout 2.0 is not between"),
+        ("epochs=0", "epochs 0.0 is not above 0"),
+        ("epochs=inf", "epochs inf is no number"),
+        ("learning_rate=-1", "learning_rate -1.0 is below 0"),
+        ("learning_rate=nan", "learning_rate nan is no number"),
+        ("learning_rate=1e300", "learning_rate 1e\\+300 is no number of 32 bits"),
+        ("beta2=1", "beta2 1.0 is not between 0 and below 1"),
+        ("ema_decay=1", "ema_decay 1.0 is not"),
+        ("clip_norm=0", "clip_norm 0.0 is not above 0"),
+        ("seed=99999999999999999999", "seed 99999999999999999999 is above"),
+        ("model.motion_dim=71", "model.motion_dim 71 is not 70"),
+        ("model.identity_dim=62", "model.identity_dim 62 is not 63"),
+        ("model.window=0", "model.window 0 is below 1"),
+        ("model.window=16", "model.overlap 16 is not below model.window 16"),
+        ("model.num_heads=7", "model.hidden_dim 768 is no multiple of twice model.num_heads 7"),
+        ("model.guidance=nan", "model.guidance nan is no number"),
+        ("model.lip_noise=-1", "model.lip_noise -1.0 is below 0"),
     ],
 )
 def test_a_wrong_setting_is_refused(item: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         train_config("moda", [item])
+
+
+def test_a_sync_expert_needs_windows_longer_than_what_it_sees() -> None:
+    with pytest.raises(UsageError, match=r"model\.window 80 is too short for model\.depth 20"):
+        train_config("alse", ["model.depth=20"])
+    assert train_config("alse", ["model.depth=19"]).model == SyncConfig(depth=19)
 
 
 def test_the_command_line_names_the_fields(tmp_path: Path) -> None:

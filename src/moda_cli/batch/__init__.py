@@ -1,1 +1,1 @@
-"""Many clips: lists of jobs, their journal, and the processes and clusters that work them off."""
+"""Many clips: lists of jobs, their journal, and what comes of each."""

@@ -1,10 +1,13 @@
 """The work of a batch of clips: what its processes hold, and what they do for a job."""
 
+import logging
 import os
 import platform
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -15,13 +18,19 @@ from torch import Tensor
 from moda_cli import __version__, components, media
 from moda_cli.batch.files import at_hand
 from moda_cli.batch.jobs import Job
-from moda_cli.batch.workers import Row, Work
 from moda_cli.choice import resolve_device
 from moda_cli.config import ClipConfig
+from moda_cli.emotion import Timeline, parse_emotion
 from moda_cli.errors import DeviceError, ModaError, UsageError
+from moda_cli.executors.processes import Row, Work
+from moda_cli.features.audio import Read, Samples
+from moda_cli.generator import Take, sample_together
+from moda_cli.media.sound import stored_wave
 from moda_cli.motion import load_motion
 from moda_cli.pipeline import OnFrame, Pipeline, Renderer
 from moda_cli.portrait import Portrait, find_face
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -42,10 +51,50 @@ class Recent(OrderedDict[object, T]):
 
 @dataclass(frozen=True)
 class CachingPipeline(Pipeline):
-    """A pipeline that remembers the portraits it looked at last, and the rigs that draw them."""
+    """A pipeline that remembers portraits and their rigs, and samples clips side by side."""
 
     seen: Recent[Portrait] = field(default_factory=Recent)
     rigs: Recent[tuple[Portrait, Renderer]] = field(default_factory=Recent)
+    foreseen: dict[ClipConfig, Tensor] = field(default_factory=dict)  # motion (T, 70)
+
+    def foresee(self, clips: Sequence[ClipConfig]) -> None:
+        """Sample the motion of clips that are generated next side by side, where it lacks.
+
+        What cannot be read is left to `generate`, which says so.
+        """
+        lacking = [clip for clip in clips if clip not in self.foreseen and not clip.motion]
+        for steps in {clip.sampler.steps for clip in lacking}:
+            alike = [clip for clip in lacking if clip.sampler.steps == steps]
+            if len(alike) > 1:
+                try:
+                    self._sample_together(alike)
+                except torch.OutOfMemoryError:
+                    log.warning("out of memory: sampling these %d clips one by one", len(alike))
+
+    def _sample_together(self, clips: Sequence[ClipConfig]) -> None:
+        takes: dict[ClipConfig, Take] = {}
+        with ExitStack() as stack:
+            for clip in clips:
+                with suppress(ModaError):
+                    source = self.look(clip).source if self.starts_from_portrait else None
+                    sound = stack.enter_context(stored_wave(clip.audio))
+                    takes[clip] = self.take(sound, parse_emotion(clip.emotion), clip, source)
+            if takes:
+                made = sample_together(self.model, list(takes.values()))
+                self.foreseen.update(zip(takes, made, strict=True))
+
+    def move(
+        self,
+        sound: Samples | Read,
+        timeline: Timeline,
+        clip: ClipConfig,
+        portrait: Future[Portrait],
+    ) -> Iterator[Tensor]:
+        """The clip's motion, if it was foreseen, else as it is sampled."""
+        if clip in self.foreseen:
+            yield self.foreseen.pop(clip)
+        else:
+            yield from super().move(sound, timeline, clip, portrait)
 
     def look(self, clip: ClipConfig) -> Portrait:
         """The clip's portrait, from memory where it is still the same file."""
@@ -93,9 +142,14 @@ class ClipMaker:
         )
         used = str(pipeline.model.device)
 
-        def make(job: Job, on_frame: OnFrame) -> Row:
+        def make(job: Job, following: Sequence[Job], on_frame: OnFrame) -> Row:
             with at_hand(job) as clip:
-                measures = asdict(pipeline.generate(clip, on_frame))
+                if following:
+                    pipeline.foresee([clip, *(job.clip for job in following if not job.urls)])
+                try:
+                    measures = asdict(pipeline.generate(clip, on_frame))
+                finally:
+                    pipeline.foreseen.pop(clip, None)
             del measures["output"]
             return {**measures, "device": used, "versions": versions()}
 

@@ -14,8 +14,8 @@ from moda_cli.batch.files import size_of, sum_of
 from moda_cli.batch.jobs import Job, Shard
 from moda_cli.batch.journal import Journal, job_inputs, job_key, onto_disk, remove_partial
 from moda_cli.batch.options import flat_options, side_files
-from moda_cli.batch.workers import Event, Row
 from moda_cli.errors import InputError, UsageError
+from moda_cli.executors.processes import Event, Row
 from moda_cli.media import written
 from moda_cli.pictures import whole_file
 

@@ -1,20 +1,24 @@
 """The `moda` application: its error boundary and what every command shares."""
 
+import errno
 import logging
+import os
 import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from moda_cli import __version__
-from moda_cli.errors import ModaError
+from moda_cli.errors import ModaError, UsageError
 
 TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
-INTERRUPTED, TERMINATED = 130, 143
+INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143  # 128 and the signal, as in a shell
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EBADF)
 
 
 class ErrorBoundary(TyperGroup):
@@ -26,6 +30,7 @@ class ErrorBoundary(TyperGroup):
         standalone = kwargs.pop("standalone_mode", True)
         kwargs["standalone_mode"] = False
         try:
+            _reopen_streams()
             code = super().main(*args, **kwargs)
             if code == INTERRUPTED:  # Typer has caught it
                 typer.echo("error: interrupted", err=True)
@@ -36,15 +41,45 @@ class ErrorBoundary(TyperGroup):
             code = _report(error.format_message(), f"see `{command} --help`", 2, error)
         except (KeyboardInterrupt, typer.Abort) as error:
             code = _report("interrupted", "", INTERRUPTED, error)
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            _drop_output()
+            message = f"cannot write {error.filename or 'the output'}: {error.strerror}"
+            code = _report(message, "", UsageError.exit_code, error)
+        except SystemExit as error:
+            if error.code != 1:
+                raise
+            code = READER_GONE  # Typer and rich have caught it, and leave with 1
         if standalone:
             sys.exit(code if isinstance(code, int) else 0)
         return code
 
 
+def _reopen_streams() -> None:
+    """Standard streams that are closed lead nowhere: no file may be opened under their numbers.
+
+    Raises UsageError without an output.
+    """
+    no_output = sys.stdout is None
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # the lowest free number is taken
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+    if no_output:
+        raise UsageError("standard output is closed", hint="send it to /dev/null instead")
+
+
+def _drop_output() -> None:
+    """What is left in the buffer would be tried again, and complained of, at Python's end."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _report(message: str, hint: str, code: int, error: BaseException) -> int:
-    typer.echo(f"error: {message}", err=True)
-    if hint:
-        typer.echo(f"hint: {hint}", err=True)
+    with suppress(OSError):  # of a closed pipe: the code says it all
+        typer.echo(f"error: {message}", err=True)
+        if hint:
+            typer.echo(f"hint: {hint}", err=True)
     if logging.getLogger("moda_cli").isEnabledFor(logging.DEBUG):
         traceback.print_exception(error, file=sys.stderr)
     return code

@@ -13,6 +13,8 @@ from moda_cli.cli.live import batch_view
 from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
 
+SIDE_BY_SIDE = 8  # clips; a GPU waits for the launches of one, a CPU gains nothing
+
 
 class Machines(NamedTuple):
     """What makes the clips, and where."""
@@ -23,6 +25,7 @@ class Machines(NamedTuple):
     dtype: str
     compiled: bool
     workers: int
+    batch: int | None
     gpus: str | None
     ray: str | None
 
@@ -46,10 +49,11 @@ def run_batch(
     """
     import torch
 
-    from moda_cli.batch import clips, cluster, run, workers
+    from moda_cli.batch import clips, run
     from moda_cli.batch.files import anywhere
     from moda_cli.batch.jobs import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
     from moda_cli.choice import choose
+    from moda_cli.executors import cluster, processes
     from moda_cli.weights.download import ensure
 
     portrait, audio, output, listed = files
@@ -63,12 +67,12 @@ def run_batch(
         if output is None or portrait is None or audio is None:
             raise UsageError("--output is missing", hint="give a folder for the clips")
         jobs, alone = jobs_from_folders(portrait, audio, base, output, every_pair=every_pair)
-    if machines.ray and machines.gpus:
-        raise UsageError("--gpus is for this machine, --ray for others")
-    processes = (
+    if machines.ray and (machines.gpus or machines.batch):
+        raise UsageError("--gpus and --batch are for this machine, --ray is for others")
+    places = (
         clips.devices(machines.device, machines.gpus, machines.workers) if not machines.ray else []
     )
-    first = processes[0] if processes else machines.device.replace("auto", "cpu")
+    first = places[0] if places else machines.device.replace("auto", "cpu")
     choice = choose(machines.model, machines.renderer, torch.device(first))
     with download_bars(shown=not quiet) as on_progress:
         ensure(choice.components, on_progress)
@@ -80,10 +84,11 @@ def run_batch(
         )
     else:
         execute = partial(
-            workers.execute,
+            processes.execute,
             prepare=prepare,
-            devices=processes,
-            threads=clips.threads_each(len(processes)),
+            devices=places,
+            threads=clips.threads_each(len(places)),
+            group=machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1),
         )
     rules = run.Rules(share, base.overwrite, force, retry_failed, strict)
     folder = batch_folder(output, listed)

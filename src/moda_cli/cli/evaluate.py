@@ -8,6 +8,7 @@ import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
 from moda_cli.cli.bar import progress_bar
+from moda_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,19 @@ def evaluate(
         Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="With --generate.")
     ] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="With --generate.")] = 42,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1, max=256, help="Processes that measure, of one thread; any number, same results."
+        ),
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Measure on this Ray cluster, whose machines share the clips and --output.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -98,6 +112,8 @@ def evaluate(
     is then 1. What was computed is kept in the results' folder: a second run costs nothing.
     """
     start_logging(quiet, verbose)
+    if ray and workers > 1:
+        raise UsageError("--workers is for this machine, --ray for others")
     from moda_cli.evaluate.protocol import Protocol  # torch loads here
     from moda_cli.evaluate.session import Request, run
     from moda_cli.metrics.i3d import FvdProtocol
@@ -121,6 +137,8 @@ def evaluate(
         label=label,
         reference_row=reference_row,
         device=device,
+        workers=workers,
+        ray=ray,
         generate=generate,
         model=model,
         renderer=renderer,
@@ -143,7 +161,8 @@ def evaluate(
     elif not quiet:
         _show(results)
         typer.echo(request.folder / "report.html")
-    if results["left_out"]:
+    # single columns are left out where a clip has none: no pauses, shorter than a second
+    if any(row["metric"] in (None, *results["metrics"]) for row in results["left_out"]):
         raise typer.Exit(EXIT_LEFT_OUT)
 
 

@@ -56,6 +56,13 @@ def extract(
     workers: Annotated[
         int, typer.Option(min=1, max=256, help="Processes of one thread; any number, same bytes.")
     ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Run on this Ray cluster, whose machines share VIDEOS and the output folder.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     verify: Annotated[
         bool, typer.Option("--verify", help="Read every file again and name the bad ones.")
@@ -71,6 +78,9 @@ def extract(
     start_logging(quiet, verbose)
     if not videos and synthetic is None and not verify:
         raise UsageError("nothing to extract", hint="give VIDEOS, --synthetic HOURS or --verify")
+    if ray and (workers > 1 or synthetic is not None):
+        option = "--workers" if workers > 1 else "--synthetic"
+        raise UsageError(f"{option} is for this machine, --ray for others")
     if synthetic is not None:
         if videos or dataset or annotations or audio not in (None, "logmel"):
             hint = "it takes no VIDEOS, --dataset or --annotations, and gives log-mel features"
@@ -85,7 +95,7 @@ def extract(
         from moda_cli.data.annotations import find_cuts
 
         cuts = find_cuts(videos, dataset, annotations, split)
-        summary = _extract(cuts, output, audio or "hubert", device, workers, quiet)
+        summary = _extract(cuts, output, audio or "hubert", device, workers, ray, quiet)
         report |= {
             "clips": summary.clips,
             "hours": round(summary.hours, 4),
@@ -114,11 +124,17 @@ def extract(
 
 
 def _extract(
-    cuts: "Sequence[Cut]", output: Path, audio: Any, device: str, workers: int, quiet: bool
+    cuts: "Sequence[Cut]",
+    output: Path,
+    audio: Any,
+    device: str,
+    workers: int,
+    ray: str | None,
+    quiet: bool,
 ) -> "Summary":
     from moda_cli.extract.run import extract, fetch
 
     with download_bars(shown=not quiet) as on_progress:
         fetch(audio, on_progress)
     with progress_bar("extracting", shown=not quiet) as on_job:
-        return extract(cuts, output, audio, device, workers, on_job)
+        return extract(cuts, output, audio, device, workers, ray, on_job)

@@ -162,7 +162,9 @@ def generate(
     ] = "auto",
     compiled: Annotated[
         bool,
-        typer.Option("--compile", help="Compile LivePortrait's networks: a slow first run."),
+        typer.Option(
+            "--compile", help="Compile the networks: a slow first run, faster ones after it."
+        ),
     ] = False,
     check: Annotated[
         bool, typer.Option("--check", help="Measure the finished video; exit 1 if it fails.")
@@ -180,6 +182,15 @@ def generate(
     workers: Annotated[
         int | None,
         typer.Option(min=1, max=256, help="Batch: processes, on each GPU or in all. Default: 1."),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=64,
+            help="Batch: clips whose motion a process samples side by side."
+            " Default: 8 on a GPU, 1 on a CPU.",
+        ),
     ] = None,
     gpus: Annotated[str | None, typer.Option(help="Batch: all, or numbers such as 0,2.")] = None,
     ray: Annotated[
@@ -241,7 +252,7 @@ def generate(
     if jobs or (portrait and audio and (portrait.is_dir() or audio.is_dir())):
         if streaming or check:
             raise UsageError("a batch writes files, unchecked", hint="give -o a folder, no --check")
-        made_by = Machines(model, renderer, device, dtype, compiled, workers or 1, gpus, ray)
+        made_by = Machines(model, renderer, device, dtype, compiled, workers or 1, batch, gpus, ray)
         run_batch(
             clip,
             (portrait, audio, output, jobs),
@@ -258,7 +269,7 @@ def generate(
     if portrait is None or audio is None or output is None:
         absent = "PORTRAIT" if portrait is None else "AUDIO" if audio is None else "--output"
         raise UsageError(f"{absent} is missing", hint="see `moda generate --help`")
-    alone = (every_pair, workers, gpus, ray, shard != "0/1", force, retry_failed, strict)
+    alone = (every_pair, workers, batch, gpus, ray, shard != "0/1", force, retry_failed, strict)
     if any(alone):
         raise UsageError(
             "a batch's option was given for a single clip", hint="give folders, or --jobs"

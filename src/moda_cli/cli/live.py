@@ -12,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from moda_cli.batch.jobs import Job
     from moda_cli.batch.run import Summary
-    from moda_cli.batch.workers import Event
+    from moda_cli.executors.processes import Event
 
 SHOWN = 20  # failures in the final table
 
@@ -54,6 +54,7 @@ class Live(Plain):
         self.console, self.progress = console, progress
         self.overall = progress.add_task("all", total=None, note="")
         self.lines: dict[str, Any] = {}
+        self.at: dict[str, str] = {}  # what each worker is making
         self.made = 0
 
     def planned(self, todo: int, skipped: int, failed: int) -> None:
@@ -64,13 +65,15 @@ class Live(Plain):
         if event.worker and event.worker not in self.lines:
             self.lines[event.worker] = self.progress.add_task(event.worker, total=None, note="")
         line = self.lines.get(event.worker)
-        if event.kind == "started":
+        at_work = event.kind in ("started", "progress")
+        if at_work and self.at.get(event.worker) != job.output:  # groups start all at once
+            self.at[event.worker] = job.output
             self.progress.reset(line, total=None, note=job.output)
-        elif event.kind == "progress":
+        if event.kind == "progress":
             self.progress.update(line, completed=event.row["done"], total=event.row["total"])
         elif event.kind == "retried":
             self.console.print(f"trying again: {job.origin}: {event.row['error']}", markup=False)
-        else:
+        elif event.kind in ("done", "failed"):
             if event.kind == "failed":
                 self.failures.append((job.origin, event.row["error"]))
                 self.console.print(f"failed: {job.origin}: {event.row['error']}", markup=False)

@@ -21,6 +21,15 @@ TITLES = {"hdtf": "HDTF", "celebvhq": "CelebV-HQ", "wild": "wild"}
 RESERVE = 30
 MIN_FRAMES = 75  # of a CelebV-HQ clip
 SHORTEST_S, RANGE_S = 3, 7  # windows last 3 to 10 s
+ABOUT_CASE = "case.json"  # in a wild case's folder: some of these, as text
+CASE_FIELDS: dict[str, tuple[str, ...]] = {  # with the values there are, where they are few
+    "category": ("real", "animated", "dynamic scene", "headwear"),
+    "audio_type": ("speech", "emotional", "singing"),
+    "portrait_licence": (),
+    "portrait_source": (),
+    "audio_licence": (),
+    "audio_source": (),
+}
 FROZEN = {"hdtf-50": Path(__file__).parents[1] / "assets" / "hdtf_test_v1.json"}
 
 
@@ -71,6 +80,7 @@ class Case:
     id: str
     portrait: Path
     audio: Path
+    about: dict[str, str | None]  # by CASE_FIELDS; None where its folder does not say
 
 
 def digest(*parts: str) -> str:
@@ -179,7 +189,7 @@ def replace_unusable(
 def wild_cases(root: Path) -> list[Case]:
     """The cases of ROOT/wild or ROOT, sorted by name: folders with one picture and one sound.
 
-    Raises InputError where there are none.
+    A case.json beside them says what they are. Raises InputError where there are none.
     """
     folder = root / "wild" if (root / "wild").is_dir() else root
     if not folder.is_dir():
@@ -190,7 +200,8 @@ def wild_cases(root: Path) -> list[Case]:
         pictures = [path for path in files if path.suffix.lower() in PICTURES]
         sounds = [path for path in files if path.suffix.lower() in SOUNDS]
         if len(pictures) == len(sounds) == 1:
-            cases.append(Case(case.name, pictures[0], sounds[0]))
+            about = _about_case(case / ABOUT_CASE)
+            cases.append(Case(case.name, pictures[0], sounds[0], about))
         elif pictures or sounds:
             raise InputError(
                 f"the case {case} holds {len(pictures)} pictures and {len(sounds)} sounds",
@@ -201,6 +212,25 @@ def wild_cases(root: Path) -> list[Case]:
             f"{folder} holds no cases", hint="put each in a folder: CASE/image.png, CASE/audio.wav"
         )
     return cases
+
+
+def _about_case(path: Path) -> dict[str, str | None]:
+    """What a case.json says of its case. Raises InputError for what it cannot say."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is no JSON object", hint=f"fields: {', '.join(CASE_FIELDS)}")
+    for name, value in found.items():
+        if name not in CASE_FIELDS:
+            hint = f"fields: {', '.join(CASE_FIELDS)}"
+            raise InputError(f"{path} has an unknown field {name}", hint=hint)
+        known = CASE_FIELDS[name]
+        if not isinstance(value, str) or (known and value not in known):
+            hint = f"one of {', '.join(known)}" if known else "it is a text"
+            raise InputError(f"{path}: {name} cannot be {value!r}", hint=hint)
+    return {name: found.get(name) for name in CASE_FIELDS}
 
 
 def manifest(split: Split, used: list[Entry], replaced: list[Replacement]) -> dict[str, Any]:

@@ -44,20 +44,20 @@ def spelled(value: float, step: float) -> str:
 
 
 def strips(
-    rows: Sequence[tuple[str, Sequence[float], tuple[float, float, float]]], about: str
+    rows: Sequence[tuple[str, Sequence[float], float, tuple[float, float]]], about: str
 ) -> str:
-    """A dot per clip on one line per side, with the mean and its interval.
+    """A dot per clip on one line per side, with the mean and, of several clips, its interval.
 
-    rows: name, values, (mean, low, high).
+    rows: name, values, mean, interval.
     """
-    values = [v for _, points, mean in rows for v in (*points, *mean)]
+    values = [v for _, points, mean, bounds in rows for v in (*points, mean, *bounds)]
     marks = ticks(min(values), max(values))
     if sum(len(spelled(mark, marks[1] - marks[0])) + 2 for mark in marks) > ROOM:
         marks = ticks(min(values), max(values), 2)
     height = 26 + 46 * len(rows)
     x = Scale(marks[0], marks[-1], LEFT, WIDTH - RIGHT)
     parts = _x_axis(marks, x, height)
-    for row, (name, points, (mean, low, high)) in enumerate(rows):
+    for row, (name, points, mean, (low, high)) in enumerate(rows):
         y = 26 + 46 * row
         kind = "ours" if row == 0 else "real"
         parts.append(f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{escape(name)}</text>')
@@ -67,10 +67,10 @@ def strips(
             parts.append(
                 f'<circle class="dot {kind}" cx="{x(value):.1f}" cy="{y + spread:.1f}" r="3.2"/>'
             )
-        parts.append(
-            f'<path class="interval {kind}" d="M{x(low):.1f} {y + 15}H{x(high):.1f}"/>'
-            f'<circle class="mean {kind}" cx="{x(mean):.1f}" cy="{y + 15}" r="4"/>'
-        )
+        if len(points) > 1:
+            line = f"M{x(low):.1f} {y + 15}H{x(high):.1f}"
+            parts.append(f'<path class="interval {kind}" d="{line}"/>')
+        parts.append(f'<circle class="mean {kind}" cx="{x(mean):.1f}" cy="{y + 15}" r="4"/>')
     return _svg(parts, height, about)
 
 

@@ -97,8 +97,10 @@ class Clip:
         return self._decoded()
 
     def _decoded(self) -> Iterator[Frame]:
-        decoder = media.read_video(self.path, start_s=self.window.first / FPS)
-        for frame in islice(decoder, self.frames):
+        first = self.window.first
+        stop = None if self.frames is None else first + self.frames
+        # from its start: a clip of another rate is resampled differently after a seek
+        for frame in islice(media.read_video(self.path), first, stop):
             yield fitted(frame, self.fit)
 
     def hold(self) -> None:

@@ -1,5 +1,7 @@
 """What can be said of a clip without downloaded weights, and `moda generate --check` by it."""
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,21 +27,33 @@ MEASURES = (
     "structure_drift",
     "tracked",
 )
+REASONS = "reasons"  # beside the numbers of a look: JSON, as arrays are what is kept
 
 
 def look_at_face(clip: Clip, detector: FaceDetector | None) -> dict[str, NDArray[Any]]:
-    """One number per measure that applies to the clip. Raises InputError without a face."""
+    """One number per measure that applies to the clip, and why the others do not.
+
+    Raises InputError without a face.
+    """
     wave = clip.wave() if clip.info.has_sound else None
     measures = measure_video(clip, wave, detector=detector)
     if not measures.tracked:
         raise InputError("no face in any frame", hint="the clip must show one from the front")
-    return {name: np.array(value) for name, value in numbers(measures).items()}
+    found = {name: getattr(measures, name) for name in MEASURES}
+    arrays = {name: np.array(float(x)) for name, x in found.items() if x is not None}
+    missing = {name: why for name, why in measures.reasons.items() if name in MEASURES}
+    return {**arrays, REASONS: np.frombuffer(json.dumps(missing).encode(), np.uint8)}
 
 
-def numbers(measures: Measures) -> dict[str, float]:
-    """The measures that apply."""
-    values = {name: getattr(measures, name) for name in MEASURES}
-    return {name: float(value) for name, value in values.items() if value is not None}
+def numbers(arrays: Mapping[str, NDArray[Any]]) -> dict[str, float]:
+    """The measures that apply, of a look."""
+    return {name: float(array) for name, array in arrays.items() if name != REASONS}
+
+
+def reasons(arrays: Mapping[str, NDArray[Any]]) -> dict[str, str]:
+    """Why the others do not."""
+    found: dict[str, str] = json.loads(arrays[REASONS].tobytes())
+    return found
 
 
 @dataclass(frozen=True, slots=True)

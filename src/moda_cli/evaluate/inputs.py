@@ -246,7 +246,8 @@ def from_wild(cases: Sequence[splits.Case], generated: Path) -> Inputs:
     if not pairs:
         raise InputError(f"{generated} holds none of the cases", hint="pass --generate")
     rows = [
-        {"id": c.id, "portrait": sha256_of(c.portrait), "audio": sha256_of(c.audio)} for c in cases
+        {"id": c.id, "portrait": sha256_of(c.portrait), "audio": sha256_of(c.audio), **c.about}
+        for c in cases
     ]
     manifest = {"protocol": splits.PROTOCOL, "dataset": "wild", "split": "wild", "cases": rows}
     return Inputs(pairs, left_out, "wild", "wild", manifest)
@@ -278,6 +279,19 @@ def _is_manifest(path: Path) -> bool:
         return False
     with path.open("rb") as file:
         return b'"protocol"' in file.read(100)
+
+
+def check_folders(generated: Path, reference: Path | None, *, made: bool = True) -> None:
+    """Refuse mistyped paths before anything is written. Raises InputError.
+
+    made: False where the clips of `generated` are yet to be made.
+    """
+    if made and generated.suffix == ".jsonl":
+        _lines(generated)
+    elif made:
+        videos(generated)
+    if reference is not None and not reference.is_dir():
+        raise InputError(f"there is no folder {reference}", hint="check the path")
 
 
 def gather(

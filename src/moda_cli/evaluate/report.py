@@ -18,6 +18,7 @@ from moda_cli.evaluate.tables import (
     ARROWS,
     Results,
     dataset_title,
+    interval,
     number,
     other_columns,
     paper_columns,
@@ -76,13 +77,14 @@ def _cell(column: Column, cell: dict[str, Any] | None) -> str:
     if cell is None:
         return '<td class="none">–</td>'
     text = number(column, cell["value"])
-    if cell.get("low") is None:
+    if "clips" not in cell:
         return f"<td>{text}</td>"
-    low, high = number(column, cell["low"]), number(column, cell["high"])
     count = f"{cell['clips']} clips"
     if "samples" in cell:
         count += f", {cell['samples']} samples"
-    return f'<td title="{count}"><b>{text}</b><small>{low} to {high}</small></td>'
+    bounds = interval(column, cell)
+    small = f"<small>{bounds[0]} to {bounds[1]}</small>" if bounds else ""
+    return f'<td title="{count}"><b>{text}</b>{small}</td>'
 
 
 def _table(head: str, lines: Sequence[str]) -> str:
@@ -137,7 +139,7 @@ def _charts(results: Results) -> str:
                       if column.key in c["values"][side]]  # fmt: skip
             cell = results["summary"][side].get(column.key)
             if values and cell:
-                rows.append((name, values, (cell["value"], cell["low"], cell["high"])))
+                rows.append((name, values, cell["value"], (cell["low"], cell["high"])))
         if rows and column.key != "offset":
             drawn = charts.strips(rows, f"{column.title} of every clip")
             figures.append(_figure(title(column), column.about, drawn))

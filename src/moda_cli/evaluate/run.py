@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
@@ -64,16 +65,19 @@ class Evaluation:
     device: torch.device
     reference_row: bool = True  # measure the real clips, too, by the metrics that need no pair
     on_step: OnStep | None = None
+    crashed: Mapping[str, str] = field(default_factory=dict)  # clip -> why it is not looked at
     left_out: list[LeftOut] = field(default_factory=list)
     _loaded: dict[str, Measure] = field(default_factory=dict)
 
     def run(self) -> tuple[list[Opened], dict[tuple[str, str, str], Arrays]]:
         """The pairs that could be opened, and what was seen by clip, metric and side."""
+        pairs = [pair for pair in self.inputs.pairs if pair.id not in self.crashed]
         self.left_out = list(self.inputs.left_out)
+        self.left_out += [LeftOut(name, reason) for name, reason in self.crashed.items()]
         seen: dict[tuple[str, str, str], Arrays] = {}
         opened = []
-        total, done = len(self.inputs.pairs) * sum(len(self.sides(m)) for m in self.metrics), 0
-        for item in self._ahead(self.inputs.pairs):
+        total, done = len(pairs) * sum(len(self.sides(m)) for m in self.metrics), 0
+        for item in self._ahead(pairs):
             if isinstance(item, LeftOut):
                 self.left_out.append(item)
                 continue
@@ -92,9 +96,10 @@ class Evaluation:
                         self.left_out.append(row)
                     else:
                         seen[item.pair.id, metric.name, side] = arrays
-                        if metric.name == "face" and not item.clips[side].info.has_sound:
-                            why = "the clip has no sound, so its lips follow nothing"
-                            self.left_out.append(LeftOut(item.pair.id, why, metric.name, side))
+                        self.left_out += [
+                            LeftOut(item.pair.id, why, column, side)
+                            for column, why in metric.reasons(arrays).items()
+                        ]
             for clip in item.clips.values():
                 clip.release()
         return opened, seen
@@ -158,7 +163,8 @@ class Evaluation:
             if metric.name not in self._loaded:
                 self._loaded[metric.name] = metric.load(self.protocol, self.device)
             portrait = item.portrait() if metric.pictured else None
-            return self._loaded[metric.name](item.clips[side], portrait)
+            with one_thread():
+                return self._loaded[metric.name](item.clips[side], portrait)
 
         return self.cache.keep(item.keys[metric.name, side], compute)
 
@@ -197,6 +203,17 @@ class Evaluation:
     def _gaussian(self, arrays: Arrays | None) -> Gaussian:
         assert arrays is not None  # it was seen a moment ago
         return Gaussian.of(torch.from_numpy(arrays["features"]).to(self.device))
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Sums of floats depend on the number of threads; looks must not. OpenCV's do not."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def weights_hash(component: str) -> str:

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 
 from moda_cli import components
 from moda_cli.errors import InputError, UsageError
+from moda_cli.evaluate import face
 from moda_cli.evaluate.cache import Arrays
 from moda_cli.evaluate.clips import Clip, Frame
-from moda_cli.evaluate.face import look_at_face
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.weights import store
 
@@ -34,6 +34,7 @@ class Metric:
     distance: bool = False  # between the sets of real and generated clips, from `features`
     pictured: bool = False  # against the picture that the clip was made from
     setting: Callable[[Protocol], str] = lambda _: ""  # choices that its looks depend on
+    reasons: Callable[[Arrays], dict[str, str]] = lambda _: {}  # why a clip lacks columns of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +144,19 @@ def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
 def load_face(protocol: Protocol, device: torch.device) -> Measure:
     """The measures that need no weights; with the face networks installed they see more."""
     detector = components.load_detector()
-    return lambda clip, _: look_at_face(clip, detector)
+    return lambda clip, _: face.look_at_face(clip, detector)
+
+
+# their columns, where another metric's are called so
+FACE_COLUMNS = {"sync": "lip_sync", "lag": "lip_lag", "tracked": "followed"}
 
 
 def face_values(arrays: Arrays) -> dict[str, float]:
-    names = {"sync": "lip_sync", "lag": "lip_lag", "tracked": "followed"}
-    return {names.get(name, name): float(array) for name, array in arrays.items()}
+    return {FACE_COLUMNS.get(name, name): value for name, value in face.numbers(arrays).items()}
+
+
+def face_reasons(arrays: Arrays) -> dict[str, str]:
+    return {FACE_COLUMNS.get(name, name): why for name, why in face.reasons(arrays).items()}
 
 
 def face_networks(_: Protocol) -> str:
@@ -203,7 +211,9 @@ def all_metrics(protocol: Protocol) -> dict[str, Metric]:
             ("s3fd", "syncnet"),
         ),
         Metric("smooth", load_smoothness, smoothness_value, ("amt_s",)),
-        Metric("face", load_face, face_values, setting=face_networks),
+        Metric(
+            "face", load_face, face_values, version=2, setting=face_networks, reasons=face_reasons
+        ),
     )
     return {metric.name: metric for metric in metrics}
 

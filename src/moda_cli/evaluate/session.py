@@ -15,6 +15,7 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate import generate, inputs, report, tables
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Timing
+from moda_cli.evaluate.looks import look_ahead
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.run import Evaluation, OnStep, Results, evaluate
 from moda_cli.evaluate.scores import Choice, choose
@@ -34,6 +35,8 @@ class Request:
     label: str | None = None  # of the measured row; None: the folder's name
     reference_row: bool = True
     device: str = "auto"
+    workers: int = 1  # processes that look at clips
+    ray: str | None = None  # address of a cluster that does instead
     generate: bool = False
     model: str = "auto"
     renderer: str = "auto"
@@ -56,9 +59,11 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
     """
     if request.generate and (request.split is None or request.generated.suffix == ".jsonl"):
         raise UsageError("--generate makes the clips of a --split in a folder", hint="give both")
-    device = resolve_device(request.device)
+    here = "cpu" if request.ray and not request.generate else request.device
+    device = resolve_device(here)
     choice = choose(request.metrics, request.protocol)
     folder = request.folder
+    inputs.check_folders(request.generated, request.reference, made=not request.generate)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -69,11 +74,17 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
     evaluation = Evaluation(
         given, choice, request.protocol, cache, device, request.reference_row, on_step
     )
+    devices: list[str] = []
+    if choice.metrics and (request.ray or (request.workers > 1 and len(given.pairs) > 1)):
+        where = request.device if request.ray else str(device)
+        evaluation.crashed, devices = look_ahead(evaluation, request.workers, request.ray, where)
     results = evaluate(evaluation, request.label or request.generated.resolve().stem, reasons)
     if not results["clips"]:
         first = evaluation.left_out[0]
         raise InputError(f"no clip can be measured; {first.id}: {first.reason}")
     results["generation"] = generation
+    if devices:
+        results["device"] = ", ".join(devices)
     write(results, given, folder)
     return results
 

@@ -35,12 +35,18 @@ def number(column: Column, value: float) -> str:
     return f"{value:.{column.digits}f}"
 
 
+def interval(column: Column, cell: dict[str, Any]) -> tuple[str, str] | None:
+    """The 95 % interval of a measured value. A published one has none, nor has that of one clip."""
+    if cell.get("low") is None or cell["clips"] < 2:
+        return None
+    return number(column, cell["low"]), number(column, cell["high"])
+
+
 def with_interval(column: Column, cell: dict[str, Any]) -> str:
-    """A value and, where it was measured, its 95 % interval."""
+    """A value and, where there is one, its 95 % interval."""
     text = number(column, cell["value"])
-    if cell.get("low") is None:
-        return text
-    return f"{text} [{number(column, cell['low'])}, {number(column, cell['high'])}]"
+    bounds = interval(column, cell)
+    return f"{text} [{bounds[0]}, {bounds[1]}]" if bounds else text
 
 
 def paper_rows(results: Results) -> list[Row]:
@@ -105,33 +111,58 @@ def _all_values(results: Results) -> Iterator[dict[str, float]]:
 
 
 def latex(results: Results) -> str:
-    """The paper's table for a document; needs the package booktabs."""
+    """The paper's table for a document; needs the package booktabs.
+
+    Where none of the paper's metrics was measured, the others: a row for each.
+    """
     columns = paper_columns(results)
-    arrows = {"low": r" $\downarrow$", "high": r" $\uparrow$", "": ""}
+    heads, rows = _paper_lines(results, columns) if columns else _other_lines(results)
     lines = [
         f"% moda eval, {_escaped(dataset_title(results))}, {len(results['clips'])} clips",
-        rf"\begin{{tabular}}{{l{'r' * len(columns)}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(heads) - 1)}}}",
         r"\toprule",
-        _line(["Method", *(c.title + arrows[c.better] for c in columns)]),
+        _line(heads),
         r"\midrule",
+        *rows,
+        r"\bottomrule",
+        r"\end{tabular}",
     ]
+    return "\n".join([*lines, ""])
+
+
+def _paper_lines(results: Results, columns: Sequence[Column]) -> tuple[list[str], list[str]]:
+    """Heads and rows of the paper's table; a rule sets off what was measured."""
+    lines = []
     rows = paper_rows(results)
     for previous, row in zip([None, *rows], rows, strict=False):
         if previous and row.measured and not previous.measured:
             lines.append(r"\midrule")
-        lines.append(_line([_escaped(row.name), *(_latex_cell(c, row) for c in columns)]))
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+        cells = (_latex_cell(c, row.cells.get(c.key)) for c in columns)
+        lines.append(_line([_escaped(row.name), *cells]))
+    return ["Method", *map(_latex_title, columns)], lines
 
 
-def _latex_cell(column: Column, row: Row) -> str:
-    cell = row.cells.get(column.key)
+def _other_lines(results: Results) -> tuple[list[str], list[str]]:
+    """Heads and rows of a table of what the paper does not have."""
+    sides = [side for side in SIDES if results["summary"][side]]
+    names = {"generated": _escaped(results["label"]), "reference": "real clips"}
+    lines = []
+    for column in other_columns(results):
+        cells = (_latex_cell(column, results["summary"][side].get(column.key)) for side in sides)
+        lines.append(_line([_latex_title(column), *cells]))
+    return ["Measure", *(names[side] for side in sides)], lines
+
+
+def _latex_title(column: Column) -> str:
+    return column.title + {"low": r" $\downarrow$", "high": r" $\uparrow$", "": ""}[column.better]
+
+
+def _latex_cell(column: Column, cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "--"
     text = number(column, cell["value"])
-    if cell.get("low") is None:
-        return text
-    low, high = number(column, cell["low"]), number(column, cell["high"])
-    return rf"{text} {{\scriptsize [{low}, {high}]}}"
+    bounds = interval(column, cell)
+    return rf"{text} {{\scriptsize [{bounds[0]}, {bounds[1]}]}}" if bounds else text
 
 
 def _line(cells: Sequence[str]) -> str:

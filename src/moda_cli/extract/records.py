@@ -43,7 +43,7 @@ def claim(out: Path, options: Row) -> None:
 def job_key(cut: Cut) -> str:
     """What a clip is cut from and how; its speaker and split may change without work."""
     values = asdict(replace(cut, split="", speaker="", video=None, sound=None))
-    states = [path.stat() if path else None for path in (cut.video, cut.sound)]
+    states = [path.stat() if path and path.exists() else None for path in (cut.video, cut.sound)]
     values["files"] = [(state.st_size, state.st_mtime_ns) if state else None for state in states]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 

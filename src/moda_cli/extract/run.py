@@ -1,19 +1,12 @@
-"""All clips of a list to features, in several processes.
+"""All clips of a list to features, here, in several processes or on a cluster.
 
 A job runs on one thread, so that its bytes do not depend on how many there are.
 """
 
 import logging
-import multiprocessing
-import os
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -24,7 +17,9 @@ from moda_cli.choice import resolve_device
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.data.clip_files import Row
-from moda_cli.errors import InputError, ModaError
+from moda_cli.errors import WeightsError
+from moda_cli.executors import cluster, processes
+from moda_cli.executors.processes import Event, Work
 from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
 from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
 from moda_cli.weights import store
@@ -51,14 +46,16 @@ def extract(
     audio: AudioKind = "hubert",
     device: str = "auto",
     workers: int = 1,
+    ray: str | None = None,
     on_job: OnJob | None = None,
 ) -> Summary:
     """Write the features of every usable clip to `out`, `index.jsonl` and `dropped.jsonl`.
 
-    Clips that an earlier run finished are left as they are. on_job(clips done, of how many).
-    Raises UsageError where `out` holds other features, WeightsError, DeviceError.
+    ray: address of a cluster whose machines share `out` and the videos. Clips that an earlier run
+    finished are left as they are. on_job(clips done, of how many). Raises UsageError where `out`
+    holds other features or there is no such cluster, WeightsError, DeviceError.
     """
-    where = resolve_device(device)
+    where = device if ray else str(resolve_device(device))
     store.require(*needed(audio))
     options = resolve_options(audio)
     claim(out, options)
@@ -66,14 +63,22 @@ def extract(
     todo = [cut for cut in cuts if cut.name not in absent and not is_done(out, cut)]
     done = len(cuts) - len(todo)
     failed: dict[str, str] = {}
+    extractor = Extractor(out.absolute(), options)
+    if ray:
+        events = cluster.execute([anywhere(cut) for cut in todo], extractor, ray, where)
+    elif workers > 1 and len(todo) > 1:
+        events = processes.execute(todo, extractor, [where] * workers, 1)
+    else:
+        events = processes.here(todo, extractor, where, 1)
     try:
-        for cut, fault in run_all(todo, out, options, str(where), workers):
-            done += 1
-            if fault:
-                failed[cut.name] = fault
-                log.warning("%s: %s", cut.name, fault)
-            if on_job:
-                on_job(done, len(cuts))
+        with one_thread():
+            for cut, fault in run_all(todo, out, options, events):
+                done += 1
+                if fault:
+                    failed[cut.name] = fault
+                    log.warning("%s: %s", cut.name, fault)
+                if on_job:
+                    on_job(done, len(cuts))
     finally:
         rows, dropped = write_index(out, {cut.name: cut for cut in cuts}, {**absent, **failed})
     frames = sum(row["frames"] for row in rows)
@@ -93,56 +98,70 @@ def fetch(audio: AudioKind, on_progress: OnProgress | None = None) -> None:
 
 def resolve_options(audio: AudioKind) -> Row:
     """What features depend on beside the video: every row of the index says it."""
-    optional = [name for name in (EMOTION, *SYNC) if store.installed(name)]
-    if EMOTION not in optional:
+    if not store.installed(EMOTION):
         log.warning("no emotions: `moda download train --trust %s` fetches the classifier", EMOTION)
+    return {"audio": audio, "fps": FPS, "networks": network_hashes(audio)}
+
+
+def network_hashes(audio: AudioKind) -> dict[str, str]:
+    """What is looked and listened with, by component."""
     lock = store.read_lock()
-    names = [*needed(audio), *optional]
-    return {
-        "audio": audio,
-        "fps": FPS,
-        "networks": {name: lock[name].path_sha256[:16] for name in names},
-    }
+    optional = [name for name in (EMOTION, *SYNC) if store.installed(name)]
+    return {name: lock[name].path_sha256[:16] for name in (*needed(audio), *optional)}
+
+
+def anywhere(cut: Cut) -> Cut:
+    """The clip with files that another machine finds."""
+    video, sound = (path and path.absolute() for path in (cut.video, cut.sound))
+    return replace(cut, video=video, sound=sound)
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """Makes the function that extracts clips, once a process. Travels to it by its options."""
+
+    out: Path
+    options: Row = field(hash=False)
+
+    def __call__(self, device: str, threads: int) -> Work:
+        """Raises WeightsError, also for other networks than those of the run."""
+        if network_hashes(self.options["audio"]) != self.options["networks"]:
+            hint = "let all machines share MODA_CACHE, or download the same files there"
+            raise WeightsError("other weights are installed here than where it began", hint=hint)
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        networks = Networks.load(self.options["audio"], torch.device(device))
+
+        def work(cut: Cut, following: Sequence[Cut], on_progress: object) -> Row:
+            rows, dropped = extract_cut(cut, self.out, networks)
+            return {"rows": rows, "dropped": dropped}
+
+        return work
 
 
 def run_all(
-    cuts: Sequence[Cut], out: Path, options: Row, device: str, workers: int
+    cuts: Sequence[Cut], out: Path, options: Row, events: Generator[Event]
 ) -> Iterator[tuple[Cut, str]]:
-    """Each clip as it is done, and why it could not be; in this process where one is enough."""
-    if workers == 1 or len(cuts) < 2:
-        with one_thread():
-            networks = Networks.load(options["audio"], torch.device(device)) if cuts else None
-            for cut in cuts:
-                assert networks is not None
-                yield cut, run_job(cut, out, options, networks)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(cuts)),
-        multiprocessing.get_context("spawn"),  # torch does not survive a fork
-        _start,
-    )
-    try:
-        futures = {pool.submit(_work, cut, out, options, device): cut for cut in cuts}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        raise ModaError(
-            "a worker process ended; the memory may be full", hint="use fewer --workers"
-        ) from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-def run_job(cut: Cut, out: Path, options: Row, networks: Networks) -> str:
-    """Do a clip and record it; why it could not be done, or nothing."""
-    try:
-        forget(out, cut)
-        key = job_key(cut)
-        rows, dropped = extract_cut(cut, out, networks)
-    except InputError as error:
-        return str(error)
-    record(out, cut, key, [{**row, "options": options} for row in rows], dropped)
-    return ""
+    """Each clip as it is done and recorded, and why it could not be."""
+    keys: dict[int, str] = {}
+    with closing(events):
+        for event in events:
+            cut = cuts[event.task]
+            if event.kind == "started":
+                forget(out, cut)
+                keys[event.task] = job_key(cut)
+            elif event.kind == "failed":
+                yield cut, event.row["error"]
+            elif event.kind == "done":
+                rows, dropped = event.row["rows"], event.row["dropped"]
+                paths = [out / f"{row['clip']}.safetensors" for row in rows]
+                if unseen := [path for path in paths if not path.is_file()]:
+                    made = f"{unseen[0]} was made by {event.worker} and cannot be seen from here"
+                    yield cut, f"{made}: the machines must share the output folder"
+                    continue
+                rows = [{**row, "options": options} for row in rows]
+                record(out, cut, keys[event.task], rows, dropped)
+                yield cut, ""
 
 
 @contextmanager
@@ -156,27 +175,3 @@ def one_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads[0])
         cv2.setNumThreads(threads[1])
-
-
-@cache
-def _networks(audio: AudioKind, device: str) -> Networks:
-    return Networks.load(audio, torch.device(device))
-
-
-def _work(cut: Cut, out: Path, options: Row, device: str) -> str:
-    return run_job(cut, out, options, _networks(options["audio"], device))
-
-
-def _start() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends the workers too, without a word
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A killed parent does not tell its workers, and they would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.errors import InputError
+from moda_cli.errors import InputError, ModaError
+from moda_cli.media.decode import STOPPED
 from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
 
 Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
@@ -304,7 +305,15 @@ def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
             raise InputError(f"cannot read {name} as sound: {reason}", hint=SOUND_HINT)
         _, offset, _, _, rate, channels = struct.unpack(">6I", header)
         process.stdout.read(offset - len(header))
+        count = 0
         while data := process.stdout.read(4 * channels << 16):
             whole = len(data) - len(data) % (4 * channels)
             block = np.frombuffer(data[:whole], ">f4").reshape(-1, channels)
+            count += len(block)
             yield rate, block.astype(np.float32)
+        code = process.wait()
+        if code < 0 or code == STOPPED:  # no fault of the file's
+            raise ModaError(f"ffmpeg was stopped while it read {name}")
+        if code:  # what it could mend, and a file that ends early, leave it at 0
+            where = f"{name} is damaged {count / rate:.1f} s from its start"
+            raise InputError(f"{where}: {first_error(log)}", hint="export it again")

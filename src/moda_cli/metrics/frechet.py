@@ -29,8 +29,8 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor) -> "Gaussian":
-        """Of features (N, D), N >= 1, on their device."""
-        x = features.double()
+        """Of features (N, D), N >= 1, on their device if it knows float64; Metal does not."""
+        x = (features.cpu() if features.device.type == "mps" else features).double()
         mean = x.mean(dim=0)
         return cls(len(x), mean, _shortened(x - mean))
 

@@ -157,8 +157,8 @@ def detect_faces(network: S3FD, frames: Sequence[NDArray[np.uint8]]) -> list[NDA
     for some in images.split(max(1, MAX_PIXELS // (images.shape[1] * images.shape[2]))):
         shifted = some.to(device).float() - torch.tensor(MEAN_RGB, device=device)
         offsets, probabilities, places = network(shifted.permute(0, 3, 1, 2))
-        shares = decode(offsets, places).double().cpu().numpy()
-        scores = probabilities[..., 1].double().cpu().numpy()
+        shares = decode(offsets, places).cpu().double().numpy()
+        scores = probabilities[..., 1].cpu().double().numpy()
         found += [
             best_boxes(boxes * (width, height, width, height), score)
             for boxes, score in zip(shares, scores, strict=True)

@@ -42,9 +42,9 @@ def interpolation_errors(
     device = next(network.parameters()).device
     errors: list[Tensor] = []
     for before, dropped, after in _triples(frames, batch):
-        made = midpoints(network, before.to(device), after.to(device))
-        apart = (made.float() - dropped.to(device).float()).abs()
-        errors.append(apart.flatten(1).mean(dim=1, dtype=torch.float64).cpu())
+        made = midpoints(network, before.to(device), after.to(device)).cpu()
+        apart = (made.float() - dropped.float()).abs()
+        errors.append(apart.flatten(1).mean(dim=1, dtype=torch.float64))
     if not errors:
         raise InputError("fewer than 3 frames: no smoothness", hint="use a longer clip")
     return torch.cat(errors).numpy()

@@ -11,13 +11,16 @@ LEVEL = 0.95
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value over clips with the 95 % interval that other clips could have given."""
+    """A value over clips with the 95 % interval that other clips could have given.
+
+    One clip says nothing of others: its interval is the value itself, and is not shown.
+    """
 
     value: float
     low: float
     high: float
     clips: int
-    std: float | None = None  # over clips; None where the value is not a mean of clips
+    std: float | None = None  # over clips; None where the value is no mean of several
 
 
 def resamples(clips: int, count: int, seed: int) -> NDArray[np.intp]:
@@ -29,7 +32,7 @@ def mean_over_clips(values: NDArray[np.float64], count: int, seed: int) -> Estim
     """Of one value per clip (n,), n >= 1, by the percentile bootstrap; count >= 1."""
     means = values[resamples(len(values), count, seed)].mean(axis=1)
     low, high = interval(means)
-    spread = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    spread = float(values.std(ddof=1)) if len(values) > 1 else None
     return Estimate(float(values.mean()), low, high, len(values), spread)
 
 

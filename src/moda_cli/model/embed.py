@@ -16,6 +16,13 @@ def mlp_embedder(in_dim: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
 
+class FloatRMSNorm(nn.RMSNorm):
+    """Always in float32, as its weight: torch has no kernel for 16-bit inputs to it, and warns."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.float())
+
+
 class AudioEmbedder(nn.Module):
     """One token per video frame from all layers of an audio encoder."""
 
@@ -24,7 +31,7 @@ class AudioEmbedder(nn.Module):
         self.proj1 = nn.Linear(layers * channels, dim)
         self.proj2 = nn.Linear(dim, dim)
         self.proj3 = nn.Linear(dim, dim)
-        self.norm = nn.RMSNorm(dim, eps=1e-6)
+        self.norm = FloatRMSNorm(dim, eps=1e-6)
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, T, layers, channels) -> (B, T, D)."""

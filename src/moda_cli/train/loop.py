@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import signal
 import tempfile
 import time
@@ -226,12 +227,15 @@ def sample_numbers(config: TrainConfig, ranks: Ranks, step: int, steps: int) -> 
 def load(
     windows: Windows, numbers: Iterable[list[int]], workers: int, device: torch.device
 ) -> Iterator[Batch]:
-    """Batches of the numbered samples, prepared ahead by `workers` processes. Raises InputError."""
+    """Batches of the numbered samples, prepared ahead by `workers` processes. Raises InputError.
+
+    No more processes than this one may use cores: samples do not depend on who prepares them.
+    """
     loader = DataLoader(
         windows,
         batch_sampler=numbers,
         collate_fn=stack,
-        num_workers=workers,
+        num_workers=min(workers, usable_cores()),
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_interrupts,
     )
@@ -239,6 +243,13 @@ def load(
         yield from loader
     except InputError as error:  # from a worker it comes with a traceback in its text
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
+
+
+def usable_cores() -> int:
+    """Cores that this process may run on, where the system says so."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _ignore_interrupts(_worker: int) -> None:

@@ -4,15 +4,14 @@ Standard library only: a mistyped field is told before torch loads.
 """
 
 import json
-import math
 import tomllib
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from moda_cli.config import PRESETS, ModelConfig, TrainConfig
+from moda_cli.config import PRESETS, ModelConfig, SyncConfig, TrainConfig
 from moda_cli.errors import UsageError
 
 Config = TypeVar("Config")
@@ -26,8 +25,28 @@ AT_LEAST_ONE = (
     "validate_every",
     "validate_windows",
 )
-NOT_NEGATIVE = ("learning_rate", "warmup_steps", "weight_decay", "clip_norm", "prev_noise")
-RATES = ("audio_dropout", "emotion_dropout", "motion_dropout", "ema_decay", "beta2")
+ABOVE_ZERO = ("epochs", "clip_norm")
+NOT_NEGATIVE = (
+    "learning_rate",
+    "warmup_steps",
+    "weight_decay",
+    "velocity_weight",
+    "alse_threshold",
+    "prev_noise",
+    "seed",
+)
+RATES = ("audio_dropout", "emotion_dropout", "motion_dropout")
+BELOW_ONE = ("ema_decay", "beta2")  # at 1 the average or the optimiser would never move
+LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (AT_LEAST_ONE, lambda x: x >= 1, "is below 1"),
+    (ABOVE_ZERO, lambda x: x > 0, "is not above 0"),
+    (NOT_NEGATIVE, lambda x: x >= 0, "is below 0"),
+    (RATES, lambda x: 0 <= x <= 1, "is not between 0 and 1"),
+    (BELOW_ONE, lambda x: 0 <= x < 1, "is not between 0 and below 1"),
+)
+FIXED = ("motion_dim", "identity_dim")  # a face has as many keypoints in every model
+LARGEST = 3.4e38  # of float32
+SHIFTS = 4  # short windows that a sync expert tells apart, at least
 
 
 def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
@@ -58,26 +77,50 @@ def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
 
 def _check(config: TrainConfig) -> None:
     """Raises UsageError for numbers that no run can have."""
-    least = {**dict.fromkeys(AT_LEAST_ONE, 1), **dict.fromkeys(NOT_NEGATIVE, 0)}
-    for name, low in least.items():
-        value = getattr(config, name)
-        if value is not None and not low <= value < math.inf:
-            fault = f"below {low}" if value < low else "no finite number"
-            raise UsageError(f"{name} {value} is {fault}")
-    for name in RATES:
-        if not 0 <= getattr(config, name) <= 1:
-            raise UsageError(f"{name} {getattr(config, name)} is not between 0 and 1")
-    model = config.model
+    for prefix, part in (("", config), ("model.", config.model)):
+        for field in fields(part):
+            value = getattr(part, field.name)
+            if isinstance(value, float) and not abs(value) <= LARGEST:
+                raise UsageError(f"{prefix}{field.name} {value} is no number of 32 bits")
+    for names, allowed, fault in LIMITS:
+        for name in names:
+            value = getattr(config, name)
+            if value is not None and not allowed(value):
+                raise UsageError(f"{name} {value} {fault}")
+    if config.seed >= 2**63:
+        raise UsageError(f"seed {config.seed} is above {2**63 - 1}")
+    _check_model(config.model)
+
+
+def _check_model(model: ModelConfig | SyncConfig) -> None:
+    """Raises UsageError for a shape that no network can have."""
     for field in fields(model):
         value = getattr(model, field.name)
         low = 0 if field.name.endswith("_depth") or field.name == "overlap" else 1
         if type(value) is int and value < low:
             raise UsageError(f"model.{field.name} {value} is below {low}")
-    if isinstance(model, ModelConfig) and model.hidden_dim % (2 * model.num_heads):
+        if field.name in FIXED and value != field.default:
+            raise UsageError(f"model.{field.name} {value} is not {field.default}")
+    if isinstance(model, SyncConfig):
+        if model.window < 4 * model.depth + SHIFTS:
+            raise UsageError(
+                f"model.window {model.window} is too short for model.depth {model.depth}",
+                hint=f"it takes {4 * model.depth + SHIFTS} frames",
+            )
+        return
+    if model.hidden_dim % (2 * model.num_heads):
         raise UsageError(
-            f"model.hidden_dim {model.hidden_dim} is no multiple of twice model.num_heads",
+            f"model.hidden_dim {model.hidden_dim} is no multiple of twice model.num_heads "
+            f"{model.num_heads}",
             hint="every head rotates pairs of channels",
         )
+    if model.overlap >= model.window:
+        raise UsageError(
+            f"model.overlap {model.overlap} is not below model.window {model.window}",
+            hint="neighbouring windows share some of their frames",
+        )
+    if model.lip_noise < 0:
+        raise UsageError(f"model.lip_noise {model.lip_noise} is below 0")
 
 
 def changed(config: Config, values: Mapping[str, Any], prefix: str = "") -> Config:

@@ -4,6 +4,7 @@ Nothing here knows what a task is: `prepare(device, threads)` makes the function
 """
 
 import logging
+import math
 import multiprocessing
 import os
 import signal
@@ -28,7 +29,7 @@ GRACE_S = 5.0  # for a process to leave once it is asked to
 
 Row = dict[str, Any]
 OnProgress = Callable[[int, int | None], None]  # (done, of how many)
-Work = Callable[[Any, OnProgress], Row]  # what came of the task
+Work = Callable[[Any, Sequence[Any], OnProgress], Row]  # (task, those this process does next)
 Prepare = Callable[[str, int], Work]  # (device, CPU threads), in the process itself
 
 
@@ -62,9 +63,9 @@ class Pipe:
             self._last = time.monotonic()
             self.send("progress", done=done, total=total)
 
-    def next_task(self) -> tuple[Any] | None:
-        task: tuple[Any] | None = self._connection.recv()
-        return task
+    def next_tasks(self) -> list[Any]:
+        tasks: list[Any] = self._connection.recv()
+        return tasks
 
 
 class Forward(logging.Handler):
@@ -79,7 +80,7 @@ class Forward(logging.Handler):
 
 
 def serve(connection: Connection, prepare: Prepare, device: str, threads: int, level: int) -> None:
-    """The life of a worker: tasks come in, one at a time, until None."""
+    """The life of a worker: groups of tasks come in until an empty one does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # files in the making are removed
     threading.Thread(target=_leave_with_parent, daemon=True).start()
@@ -93,17 +94,18 @@ def serve(connection: Connection, prepare: Prepare, device: str, threads: int, l
         pipe.send("unusable", error=error)
         return
     pipe.send("ready")
-    while (message := pipe.next_task()) is not None:
-        try:
-            row = work(message[0], pipe.progress)
-        except ModaError as error:
-            pipe.send("failed", **failure(error))
-        except Exception as error:  # a bug, or memory: either way this process may be spoilt
-            log.debug("%s", traceback.format_exc())
-            pipe.send("broken", error=broken(error))
-            return
-        else:
-            pipe.send("done", **row)
+    while tasks := pipe.next_tasks():
+        for place, task in enumerate(tasks, start=1):
+            try:
+                row = work(task, tasks[place:], pipe.progress)
+            except ModaError as error:
+                pipe.send("failed", **failure(error))
+            except Exception as error:  # a bug, or memory: either way this process may be spoilt
+                log.debug("%s", traceback.format_exc())
+                pipe.send("broken", error=broken(error))
+                return
+            else:
+                pipe.send("done", **row)
 
 
 def failure(error: ModaError) -> Row:
@@ -137,13 +139,13 @@ class Worker:
         self.process.start()
         theirs.close()
         self.ready = False
-        self.task: int | None = None
+        self.hand: deque[int] = deque()  # its tasks; the first is the one at work
 
     def dismiss(self) -> None:
         """Ask an idle process to leave, and a busy one to remove its files and leave."""
         with suppress(OSError):  # it has gone already
-            if self.task is None and self.ready:
-                self.connection.send(None)
+            if self.ready and not self.hand:
+                self.connection.send([])
             else:
                 self.process.terminate()
 
@@ -173,14 +175,21 @@ class Worker:
 
 
 def execute(
-    tasks: Sequence[Any], prepare: Prepare, devices: Sequence[str], threads: int
+    tasks: Sequence[Any],
+    prepare: Prepare,
+    devices: Sequence[str],
+    threads: int,
+    group: int = 1,
 ) -> Generator[Event]:
     """Do every task on one process per device named; yield what happens as it does.
 
-    A task that takes its process down is tried once more in a fresh one, then it has failed. Raises
-    what `prepare` raises of our errors, DeviceError where it keeps crashing.
+    A process is handed up to `group` tasks at once, so that it may prepare them together. One that
+    takes its process down is tried once more in a fresh one, then it has failed; whoever was in a
+    group with it is from then on done alone. Raises what `prepare` raises of our errors,
+    DeviceError where it keeps crashing.
     """
     waiting, attempts = deque(range(len(tasks))), Counter[int]()
+    alone: set[int] = set()
     workers: list[Worker] = []
 
     def renew(worker: Worker) -> None:
@@ -189,18 +198,26 @@ def execute(
         place = workers.index(worker)
         workers[place] = Worker(worker.name, worker.device, prepare, threads)
 
+    def next_group() -> Generator[int]:
+        share = min(group, math.ceil(len(waiting) / len(workers)))  # no one idles while others wait
+        for _ in range(share):
+            task = waiting.popleft()
+            yield task
+            if task in alone or (waiting and waiting[0] in alone):
+                return
+
     try:
         for number, device in enumerate(devices[: len(tasks)], start=1):
             workers.append(Worker(f"{number} {device}", device, prepare, threads))
         stillborn = 0
-        while waiting or any(worker.task is not None for worker in workers):
+        while waiting or any(worker.hand for worker in workers):
             for worker in workers:
-                if worker.ready and worker.task is None and waiting:
-                    task = waiting.popleft()
-                    yield Event("started", task, worker.name)
-                    worker.task = task
+                if worker.ready and waiting and not worker.hand:
+                    for task in next_group():
+                        yield Event("started", task, worker.name)
+                        worker.hand.append(task)
                     with suppress(OSError):  # it has gone, and is found so below
-                        worker.connection.send((tasks[task],))
+                        worker.connection.send([tasks[task] for task in worker.hand])
             for worker in _heard(workers):
                 what, content = worker.hear()
                 if what == "log":
@@ -209,7 +226,7 @@ def execute(
                     worker.ready = True
                 elif what == "unusable":
                     raise content["error"]
-                elif worker.task is None:
+                elif not worker.hand:
                     stillborn += not worker.ready
                     if stillborn >= ATTEMPTS:
                         reason = f"the model could not be loaded on {worker.device}"
@@ -217,13 +234,16 @@ def execute(
                         raise DeviceError(f"{reason}: {content['error']}", hint=hint)
                     renew(worker)
                 elif what == "progress":
-                    yield Event("progress", worker.task, worker.name, content)
+                    yield Event("progress", worker.hand[0], worker.name, content)
                 elif end := ENDS.get(what):
-                    task, worker.task = worker.task, None
+                    task = worker.hand.popleft()
                     yield Event(end, task, worker.name, {**content, "attempts": attempts[task] + 1})
                 else:
-                    task, worker.task = worker.task, None
+                    task, *others = worker.hand
+                    worker.hand.clear()
                     renew(worker)
+                    alone.update((task, *others))
+                    waiting.extendleft(reversed(others))
                     attempts[task] += 1
                     if attempts[task] < ATTEMPTS:
                         waiting.appendleft(task)
@@ -237,10 +257,23 @@ def execute(
             worker.end()
 
 
-def given_up(reason: str) -> Row:
-    """What is reported of a task that took its process down whenever it was tried."""
-    error = f"{reason}, {ATTEMPTS} times"
-    return {"error": error, "hint": "", "exit_code": 1, "attempts": ATTEMPTS}
+def here(tasks: Sequence[Any], prepare: Prepare, device: str, threads: int) -> Generator[Event]:
+    """Do every task in this process. One that takes it down takes all; Ctrl-C ends it at once."""
+    work = prepare(device, threads) if tasks else None
+    for task in range(len(tasks)):
+        assert work is not None
+        yield Event("started", task, device)
+        try:
+            row = work(tasks[task], (), lambda done, total: None)
+        except ModaError as error:
+            yield Event("failed", task, device, {**failure(error), "attempts": 1})
+        else:
+            yield Event("done", task, device, {**row, "attempts": 1})
+
+
+def given_up(reason: str, times: int = ATTEMPTS) -> Row:
+    """What is reported of a task that took its process or node down whenever it was tried."""
+    return {"error": f"{reason}, {times} times", "hint": "", "exit_code": 1, "attempts": times}
 
 
 def _heard(workers: Sequence[Worker]) -> list[Worker]:

@@ -12,7 +12,8 @@ from collections.abc import Generator, Sequence
 from functools import cache
 from typing import Any
 
-from moda_cli.batch.workers import (
+from moda_cli.errors import ModaError, UsageError
+from moda_cli.executors.processes import (
     ATTEMPTS,
     ENDS,
     Event,
@@ -23,8 +24,8 @@ from moda_cli.batch.workers import (
     failure,
     given_up,
 )
-from moda_cli.errors import ModaError, UsageError
 
+NODES = 5  # that may be lost under a task
 KNOCK_S = 5.0  # for a cluster to answer
 
 _prepared = cache(lambda prepare, device, threads: prepare(device, threads))
@@ -35,7 +36,7 @@ def work_here(prepare: Prepare, device: str, threads: int, task: Any) -> tuple[s
     place = {"node": socket.gethostname(), "process": os.getpid()}
     try:
         work: Work = _prepared(prepare, device, threads)
-        return "done", {**work(task, lambda done, total: None), **place}
+        return "done", {**work(task, (), lambda done, total: None), **place}
     except ModaError as error:
         return "failed", {**failure(error), **place}
     except Exception as error:
@@ -50,14 +51,15 @@ def execute(
 
     At most `limit` at once, by default as many as the cluster has GPUs (or CPUs, where the device
     is one). A task that takes its process down is tried once more; one whose node is lost is
-    not to blame and runs elsewhere. Raises UsageError where Ray or the cluster is not there.
+    not to blame and runs elsewhere, up to NODES times. Raises UsageError where Ray or the cluster
+    is not there.
     """
     ray = connect(address)
     on_gpu = device.startswith("cuda") or (device == "auto" and "GPU" in ray.cluster_resources())
     resource = "GPU" if on_gpu else "CPU"
     share = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": 1}
     remote = ray.remote(max_retries=0, **share)(work_here)
-    waiting, attempts = deque(range(len(tasks))), Counter[int]()
+    waiting, attempts, moves = deque(range(len(tasks))), Counter[int](), Counter[int]()
     running: dict[Any, int] = {}
     try:
         while waiting or running:
@@ -74,18 +76,21 @@ def execute(
                     what, row = ray.get(reference)
                 except ray.exceptions.RayError as error:
                     reason = str(error).strip().splitlines()[0]
-                    is_node = isinstance(error, ray.exceptions.NodeDiedError)
-                    what, row = "elsewhere" if is_node else "broken", {"error": reason}
+                    # a row too large to travel inline is lost as an object, with its node
+                    lost = (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError)
+                    is_lost = isinstance(error, lost)
+                    what, row = "elsewhere" if is_lost else "broken", {"error": reason}
                 if end := ENDS.get(what):
                     worker = f"{row.pop('node')}:{row.pop('process')}"
                     yield Event(end, task, worker, {**row, "attempts": attempts[task] + 1})
                     continue
-                attempts[task] += what == "broken"
-                if attempts[task] < ATTEMPTS:
+                tries = moves if what == "elsewhere" else attempts
+                tries[task] += 1
+                if attempts[task] < ATTEMPTS and moves[task] < NODES:
                     waiting.appendleft(task)
                     yield Event("retried", task, "ray", row)
                 else:
-                    yield Event("failed", task, "ray", given_up(row["error"]))
+                    yield Event("failed", task, "ray", given_up(row["error"], tries[task]))
     finally:
         for reference in running:
             ray.cancel(reference, force=True)

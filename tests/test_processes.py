@@ -2,14 +2,16 @@
 
 import os
 import signal
+import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from moda_cli.batch import workers
 from moda_cli.errors import DeviceError, InputError, WeightsError
+from moda_cli.executors import processes
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,15 @@ class Dangerous:
 
     folder: str
 
-    def __call__(self, device: str, threads: int) -> workers.Work:
+    def __call__(self, device: str, threads: int) -> processes.Work:
         if device == "broken":
             os.kill(os.getpid(), signal.SIGSEGV)
         if device == "absent":
             raise WeightsError("no weights", hint="fetch them")
 
-        def work(task: str, on_progress: workers.OnProgress) -> workers.Row:
+        def work(
+            task: str, following: Sequence[str], on_progress: processes.OnProgress
+        ) -> processes.Row:
             with (Path(self.folder) / task.replace("/", "-")).open("a") as file:
                 file.write(f"{os.getpid()}\n")
             tries = len((Path(self.folder) / task.replace("/", "-")).read_text().splitlines())
@@ -36,8 +40,10 @@ class Dangerous:
                 raise MemoryError
             if task.startswith("bad"):
                 raise InputError(f"cannot read {task}")
+            if task.startswith("wait"):
+                time.sleep(0.5)
             on_progress(1, 1)
-            return {"process": os.getpid()}
+            return {"process": os.getpid(), "following": list(following)}
 
         return work
 
@@ -46,7 +52,7 @@ def test_a_job_that_takes_its_process_down_is_tried_twice_and_the_others_go_on(
     tmp_path: Path,
 ) -> None:
     tasks = ["a", "kill", "b", "once", "bug", "c", "bad", "d"]
-    events = list(workers.execute(tasks, Dangerous(str(tmp_path)), ["cpu", "cpu"], 0))
+    events = list(processes.execute(tasks, Dangerous(str(tmp_path)), ["cpu", "cpu"], 0))
     ends = {tasks[e.task]: e for e in events if e.kind in ("done", "failed")}
     assert len(ends) == len(tasks)
     assert [name for name, e in ends.items() if e.kind == "failed"] in (
@@ -65,8 +71,44 @@ def test_a_job_that_takes_its_process_down_is_tried_twice_and_the_others_go_on(
     assert kinds["retried"] == 3
 
 
+def run_groups(tasks: Sequence[str], folder: Path, workers: int) -> list[processes.Event]:
+    devices = ["cpu"] * workers
+    return list(processes.execute(tasks, Dangerous(str(folder)), devices, 0, group=4))
+
+
+def test_a_group_knows_what_comes_next_and_no_one_is_left_without_work(tmp_path: Path) -> None:
+    tasks = [f"wait{k}" for k in range(6)]
+    events = run_groups(tasks, tmp_path, 2)
+    following = {tasks[e.task]: e.row["following"] for e in events if e.kind == "done"}
+    assert set(following) == set(tasks)
+    assert max(map(len, following.values())) == 2  # 3 of the 6 at once, though 4 are allowed
+    for task, others in following.items():
+        after = tasks[tasks.index(task) + 1 :]
+        assert others == after[: len(others)]
+    kinds = [(e.kind, e.task) for e in events]
+    assert all(kinds.index(("started", k)) < kinds.index(("done", k)) for k in range(6))
+
+
+@pytest.mark.parametrize("deadly", ["kill", "bug"])
+def test_who_shares_a_group_with_a_deadly_task_is_not_failed_for_it(
+    tmp_path: Path, deadly: str
+) -> None:
+    tasks = ["a", deadly, "b", "bad", "c", "once"]
+    events = run_groups(tasks, tmp_path, 1)
+    ends = {tasks[e.task]: e for e in events if e.kind in ("done", "failed")}
+    attempts = {name: e.row.get("attempts") for name, e in ends.items()}
+    assert attempts == {"a": 1, deadly: 2, "b": 1, "bad": 1, "c": 1, "once": 2}
+    assert {name for name, e in ends.items() if e.kind == "failed"} == {deadly, "bad"}
+    assert ends["a"].row["following"] == [deadly, "b", "bad"]
+    assert ends["b"].row["following"] == []  # alone from then on
+    assert ends["c"].row["following"] == ["once"]
+    assert Counter(e.kind for e in events)["retried"] == 2
+    tries = {name: len((tmp_path / name).read_text().split()) for name in tasks}
+    assert tries == {"a": 1, deadly: 2, "b": 1, "bad": 1, "c": 1, "once": 2}
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="no weights"):
-        list(workers.execute(["a"], Dangerous(str(tmp_path)), ["absent"], 0))
+        list(processes.execute(["a"], Dangerous(str(tmp_path)), ["absent"], 0))
     with pytest.raises(DeviceError, match="SIGSEGV"):
-        list(workers.execute(["a"], Dangerous(str(tmp_path)), ["broken"], 0))
+        list(processes.execute(["a"], Dangerous(str(tmp_path)), ["broken"], 0))

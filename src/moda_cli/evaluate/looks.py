@@ -1,0 +1,112 @@
+"""Looks at many clips at once: other processes fill the cache that the results are made from."""
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import cv2
+import torch
+
+from moda_cli.errors import UsageError
+from moda_cli.evaluate.cache import Cache
+from moda_cli.evaluate.inputs import Inputs, Pair
+from moda_cli.evaluate.protocol import Protocol
+from moda_cli.evaluate.run import Evaluation, device_name
+from moda_cli.evaluate.scores import choose
+from moda_cli.executors import cluster, processes
+from moda_cli.executors.processes import Event, OnProgress, Row, Work
+
+
+@dataclass(frozen=True, slots=True)
+class Looker:
+    """Makes the function that looks at pairs of clips, once a process."""
+
+    metrics: tuple[str, ...]
+    protocol: Protocol
+    cache: Path
+    reference_row: bool
+
+    def __call__(self, device: str, threads: int) -> Work:
+        """Raises WeightsError."""
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+        choice, cache = choose(self.metrics, self.protocol), Cache(self.cache)
+        evaluation = Evaluation(
+            Inputs([]), choice, self.protocol, cache, torch.device(device), self.reference_row
+        )
+
+        def look(pair: Pair, following: Sequence[Pair], on_progress: OnProgress) -> Row:
+            unseen = [str(path) for path in files(pair) if not path.is_file()]
+            alone = replace(
+                evaluation,
+                inputs=Inputs([pair]),
+                on_step=lambda done, total, _: on_progress(done, total),
+            )
+            opened, _ = alone.run()
+            keys = [key for item in opened for key in item.keys.values()]
+            return {"unseen": unseen, "keys": keys, "device": device_name(evaluation.device)}
+
+        return look
+
+
+def look_ahead(
+    evaluation: Evaluation, workers: int, ray: str | None, device: str
+) -> tuple[dict[str, str], list[str]]:
+    """Fill the cache of an evaluation; the clips that crash, with the reason, and where they ran.
+
+    ray: address of a cluster whose machines share the clips and the cache. Raises UsageError where
+    they do not, WeightsError, DeviceError.
+    """
+    pairs = [anywhere(pair) for pair in evaluation.inputs.pairs]
+    looker = Looker(
+        tuple(metric.name for metric in evaluation.metrics),
+        evaluation.protocol,
+        evaluation.cache.folder.absolute(),
+        evaluation.reference_row,
+    )
+    events = (
+        cluster.execute(pairs, looker, ray, device)
+        if ray
+        else processes.execute(pairs, looker, [device] * workers, 1)
+    )
+    crashed: dict[str, str] = {}
+    devices: set[str] = set()
+    over = 0
+    with closing(events):
+        for event in events:
+            if event.kind not in ("done", "failed"):
+                continue
+            pair = pairs[event.task]
+            if event.kind == "done":
+                check_shared(pair, event, evaluation.cache)
+                devices.add(event.row["device"])
+            else:
+                crashed[pair.id] = event.row["error"]
+            over += 1
+            if evaluation.on_step:
+                evaluation.on_step(over, len(pairs), pair.id)
+    return crashed, sorted(devices)
+
+
+def check_shared(pair: Pair, event: Event, cache: Cache) -> None:
+    """Raises UsageError where a machine sees other files than this one."""
+    hint = "the clips and --output must be in folders that all machines share"
+    for path in files(pair):
+        if str(path) in event.row["unseen"] and path.is_file():
+            raise UsageError(f"{event.worker} does not see {path}", hint=hint)
+    if not all(cache.has(key) for key in event.row["keys"]):
+        raise UsageError(f"what {event.worker} measured is not seen in {cache.folder}", hint=hint)
+
+
+def files(pair: Pair) -> list[Path]:
+    return [path for path in (pair.generated, pair.reference, pair.portrait) if path]
+
+
+def anywhere(pair: Pair) -> Pair:
+    """The pair with files that another machine finds."""
+    generated, reference, portrait = (
+        path and path.absolute() for path in (pair.generated, pair.reference, pair.portrait)
+    )
+    assert generated is not None
+    return replace(pair, generated=generated, reference=reference, portrait=portrait)

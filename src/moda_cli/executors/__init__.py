@@ -1,0 +1,1 @@
+"""Tasks worked off by processes of this machine, or by a Ray cluster."""

@@ -1,0 +1,98 @@
+"""`moda eval` in several processes and on a cluster: the same results as in one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from eval_bench import install, tiny_weights, write_clip
+from moda_cli.cli import app
+from moda_cli.evaluate import scores, session
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return tiny_weights(tmp_path_factory.mktemp("eval_weights"))
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: dict[str, Path]) -> Path:
+    """Four clips with their real ones, of which two cannot be measured."""
+    install(monkeypatch, tmp_path / "moda", weights)
+    for seed, name in enumerate(("a", "b", "dark", "broken")):
+        dark = range(20) if name == "dark" else ()
+        write_clip(tmp_path / "made" / f"{name}.mp4", seed=seed, dark=dark)
+        write_clip(tmp_path / "real" / f"{name}.mp4", seed=seed + 10)
+    (tmp_path / "made" / "broken.mp4").write_bytes(b"not a video")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(name: str, *arguments: str) -> tuple[Result, dict[str, Any]]:
+    """The results, without the one path that differs from folder to folder."""
+    command = ["eval", "made", "--reference", "real", "-o", name]
+    command += ["--metrics", "fvd,fsim,face", "--bootstrap-distances", "5", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*command, *arguments])
+    assert done.exit_code == 1, done.output  # two clips are left out
+    data: dict[str, Any] = json.loads(Path(name, "results.json").read_text())
+    for clip in data["clips"]:
+        assert Path(clip.pop("reference_prepared")).is_relative_to(name)
+    return done, data
+
+
+def forbid_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other processes load this module anew, so they may look at faces."""
+
+    def load(*arguments: Any) -> scores.Measure:
+        raise AssertionError("the driver looks itself")
+
+    monkeypatch.setattr(scores, "load_fsim", load)
+
+
+@pytest.mark.slow
+def test_any_number_of_workers_gives_the_same_results(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, one = run("one")
+    forbid_looks_here(monkeypatch)
+    _, two = run("two", "--workers", "2")
+    assert two == one
+    reasons = {(row["id"], row["metric"]) for row in one["left_out"]}
+    assert {("broken", None), ("dark", "fsim")} <= reasons
+    caches = ({path.name for path in (bench / n / "cache").rglob("*.*")} for n in ("one", "two"))
+    assert len({frozenset(names) for names in caches}) == 1
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_results(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from ray_bench import two_nodes
+
+    _, one = run("one", "--metrics", "fsim")
+    forbid_looks_here(monkeypatch)
+    with two_nodes() as (cluster, _):
+        _, ray = run("ray", "--metrics", "fsim", "--ray", cluster.address)
+    assert ray == one
+
+
+def test_a_clip_that_crashes_is_left_out_and_the_others_are_measured(
+    bench: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crash = {"b": "its process was ended by SIGSEGV, 2 times"}
+    monkeypatch.setattr(session, "look_ahead", lambda *arguments: (crash, ["cpu"]))
+    done, data = run("one", "--workers", "2")
+    assert "left out: b (generated): its process was ended by SIGSEGV" in done.stderr
+    assert [clip["id"] for clip in data["clips"]] == ["a", "dark"]
+
+
+def test_a_cluster_that_does_not_answer(bench: Path) -> None:
+    command = ["eval", "made", "--metrics", "face", "--ray", "127.0.0.1:9"]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 2
+    assert "no Ray cluster at 127.0.0.1:9" in done.stderr
+    both = CliRunner().invoke(app, [*command, "--workers", "2"])
+    assert both.exit_code == 2
+    assert "--workers is for this machine" in both.stderr
