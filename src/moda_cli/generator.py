@@ -126,22 +126,24 @@ def guided_velocity(network: MMDiT, windows: Sequence[Window], sigmas: Sequence[
     evaluations = [_evaluations(window) for window in windows]
     counts = [len(own) for own in evaluations]
     kept, labels, weights = zip(*(each for own in evaluations for each in own), strict=True)
-    rows = [row for row, count in enumerate(counts) for _ in range(count)]  # window by evaluation
+    device = windows[0].audio.device
+    rows = [row for row, count in enumerate(counts) for _ in range(count)]
+    at = torch.tensor(rows, device=device)  # the window of each evaluation
 
-    heard = torch.stack([window.audio for window in windows])
-    null = network.null_features(heard)
+    heard = torch.stack([window.audio for window in windows])[at]
+    keep = torch.tensor(kept, device=device)[:, None, None, None]
     given = network.embed(
-        torch.stack([(heard if keep else null)[row] for row, keep in zip(rows, kept, strict=True)]),
-        torch.tensor(labels, device=heard.device),
-        torch.stack([windows[row].identity for row in rows]),
+        torch.where(keep, heard, network.null_features(heard)),
+        torch.tensor(labels, device=device),
+        torch.stack([window.identity for window in windows])[at],
     )
-    prev = torch.stack([windows[row].prev for row in rows])
+    prev = torch.stack([window.prev for window in windows])[at]
     weight = torch.stack(weights).to(heard)[..., None]  # (evaluations, N, 1)
-    timesteps = 1000 * torch.tensor(sigmas, device=heard.device)
+    timesteps = 1000 * torch.tensor(sigmas, device=device)
     adaln = dict(zip(sigmas, network.schedule(timesteps, given), strict=True))
 
     def velocity(z: Tensor, sigma: float) -> Tensor:
-        each = weight * network(z[rows], prev, adaln[sigma], given)
+        each = weight * network(z[at], prev, adaln[sigma], given)
         return torch.stack([own.sum(dim=0) for own in each.split(counts)])
 
     return velocity
