@@ -31,7 +31,7 @@ from moda_cli.features.extractors import (
 )
 from moda_cli.features.speech import SpeechFeatures
 from moda_cli.features.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from moda_cli.generator import MotionGenerator, sample_released
+from moda_cli.generator import MotionGenerator, released_take, sample
 from moda_cli.motion import Source, Stats
 from moda_cli.render.keypoints import Retargeting
 from moda_cli.render.liveportrait import Engine, LivePortrait, Networks, fitting_batch
@@ -276,7 +276,8 @@ def whole(
         volume, _ = parts.extractors.extract(parts.crop)
         source = Source(parts.motion[0], torch.rand(21, 3) - 0.5)
         features = SpeechFeatures(parts.encoder, wave.astype(np.float32) * 0.1)
-        sample_released(parts.model, features, timeline, SamplerConfig(), source)
+        take = released_take(parts.model, features, timeline, SamplerConfig(), source)
+        list(sample(parts.model, take))
         renderer = LivePortrait(networks, source, volume, parts.paste, batch_size=batch)
         drawn = renderer.render(parts.motion)
         if out is None:

@@ -215,14 +215,25 @@ def test_pasting_on_the_device_is_within_a_level(from_crop: list[list[float]]) -
 
 
 @pytest.mark.slow
-def test_the_compiled_engine_is_the_engine(
+def test_the_compiled_engine_is_the_engine_compiled_once(
     small: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-    compiled = Engine(small, compile="default", cache=tmp_path / "inductor")
-    ours, reference = frames_of(compiled, 2, frames=3), frames_of(Engine(small), 2, frames=3)
-    assert_frames(ours, reference)
-    assert any((tmp_path / "inductor").iterdir())
+    from torch._dynamo.utils import counters
+
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # put back afterwards
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    cache = tmp_path / "inductor"
+    reference = frames_of(Engine(small), 2, frames=5)  # two batches, and half a batch
+    counters.clear()
+    assert_frames(frames_of(Engine(small, "default", cache), 2, frames=5), reference)
+    assert counters["stats"]["unique_graphs"] == counters["inductor"]["fxgraph_cache_miss"] == 1
+    assert not counters["graph_break"]
+    assert any(cache.iterdir())
+
+    torch.compiler.reset()  # as a second process would find it
+    assert_frames(frames_of(Engine(small, "default", cache), 2, frames=5), reference)
+    assert counters["inductor"]["fxgraph_cache_hit"] == 1
+    assert counters["inductor"]["fxgraph_cache_miss"] == 1
 
 
 def full_networks() -> Networks:

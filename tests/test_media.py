@@ -13,8 +13,9 @@ import pytest
 import soundfile
 from PIL import Image
 
-from moda_cli.errors import InputError, UsageError
+from moda_cli.errors import DeviceError, InputError, UsageError
 from moda_cli.media import CONTAINERS, check_output, read_audio, write_video
+from moda_cli.media.encode import check_encoder
 from moda_cli.pictures import NOTICE
 
 FRAMES, FPS = 30, 25
@@ -166,6 +167,20 @@ def test_unusable_sound_is_named(tmp_path: Path) -> None:
     assert len(read_audio(tmp_path / "enough.wav")) == 640
 
 
+def test_a_sound_that_breaks_off_is_refused_and_a_torn_tail_is_not(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", chirp(16000, 6.0), 16000)
+    make("-i", tmp_path / "a.wav", "-movflags", "+faststart", tmp_path / "a.m4a")
+    make("-i", tmp_path / "a.wav", tmp_path / "a.mp3")
+    whole = (tmp_path / "a.m4a").read_bytes()
+    path = tmp_path / "b.m4a"
+    path.write_bytes(whole[: len(whole) // 4] + bytes(len(whole) - len(whole) // 4))
+    with pytest.raises(InputError, match=r"b\.m4a is damaged \d\.\d s from its start"):
+        read_audio(path)
+    path = tmp_path / "b.mp3"
+    path.write_bytes((tmp_path / "a.mp3").read_bytes()[:-50] + b"\xa5" * 300)
+    assert len(read_audio(path)) / 16000 == pytest.approx(6, abs=0.1)
+
+
 def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
     text = "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/sound.ts\n#EXT-X-ENDLIST\n"
     (tmp_path / "a.m3u8").write_text(text)
@@ -243,15 +258,31 @@ def test_chapters_and_tags_of_the_sound_stay_out(tmp_path: Path) -> None:
         (".mp4", "av1", "av1"),
         (".mkv", "vp9", "vp9"),
         (".webm", "av1", "av1"),
+        pytest.param(".mp4", "h264_nvenc", "h264", marks=pytest.mark.gpu),
+        pytest.param(".mov", "hevc_nvenc", "hevc", marks=pytest.mark.gpu),
     ],
 )
 def test_codecs(tmp_path: Path, suffix: str, codec: str, shown: str) -> None:
     path = tmp_path / f"a{suffix}"
-    tall = [np.full((96, 128, 3), 20 * index, np.uint8) for index in range(5)]
+    tall = [np.full((192, 256, 3), 20 * index, np.uint8) for index in range(5)]
     write_video(tall, path, 29.97, codec=codec)
     assert f"Video: {shown}" in probe(path)
     assert "29.97 fps" in probe(path)
     assert "Audio" not in probe(path)
+
+
+@pytest.mark.parametrize("codec", ["h264_nvenc", "hevc_nvenc", "av1_nvenc"])
+def test_an_encoder_of_a_gpu_that_is_not_there_is_said_before_the_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, codec: str
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    check_encoder.cache_clear()
+    drawn = frames()
+    with pytest.raises(DeviceError, match=f"{codec} cannot start: .*") as caught:
+        write_video(drawn, tmp_path / "a.mp4", FPS, codec=codec, crf=30)
+    assert "Option" not in str(caught.value)  # ffmpeg knew what it was asked for
+    assert len(list(drawn)) == FRAMES
+    assert not any(tmp_path.iterdir())
 
 
 def test_crf_is_obeyed(tmp_path: Path) -> None:
@@ -368,7 +399,8 @@ def test_outputs_that_cannot_be_are_refused_before_any_work(tmp_path: Path) -> N
         (tmp_path / "a.webm", "h264", None), (tmp_path / "a.mp4", "mpeg9", None),
         (tmp_path / "a.mp4", None, 52), (tmp_path / "a.gif", None, 20),
         (tmp_path / "no" / "a.mp4", None, None), (tmp_path / "no" / "no" / "%d.png", None, None),
-        (tmp_path / "folder.mp4", None, None),
+        (tmp_path / "folder.mp4", None, None), (tmp_path / "a.mp4", "h264_nvenc", 0),
+        (tmp_path / "a.webm", "h264_nvenc", None),
     ]  # fmt: skip
     for path, codec, crf in refused:
         with pytest.raises(UsageError):

@@ -70,13 +70,14 @@ class MotionGenerator:
         load_strict(network, state, str(directory / "model.safetensors"))
         return cls(network.to(device).eval(), stats)
 
-    def compile(self, cache: Path) -> None:
-        """Send the network's steps through torch.compile; on CUDA each becomes one graph.
+    def compile(self, cache: Path, *, graphs: bool) -> None:
+        """Send the network's steps through torch.compile.
 
-        What it makes is kept in `cache`, so that only the first run waits for it.
+        graphs: each step becomes one CUDA graph, which belongs to the thread that samples. What is
+        made is kept in `cache`, so that only the first run waits for it.
         """
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
-        self.network.compile(mode="reduce-overhead" if self.device.type == "cuda" else "default")
+        self.network.compile(mode="reduce-overhead" if graphs else "default")
 
     def save(self, directory: Path) -> None:
         """Write the model directory, the weights as float16."""

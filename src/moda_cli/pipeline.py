@@ -179,7 +179,9 @@ class Pipeline:
                 else MotionGenerator.load(choice.directory, where)
             )
             if compiled:
-                generator.compile(store.cache_dir() / "inductor")
+                # windows of the others are sampled ahead, in a thread of each clip's own
+                graphs = where.type == "cuda" and config.audio in components.ENCODERS
+                generator.compile(store.cache_dir() / "inductor", graphs=graphs)
             return cls(
                 generator,
                 choice.model,
@@ -366,8 +368,13 @@ class Pipeline:
 
 
 def check_outputs(clip: ClipConfig) -> None:
-    """Refuse before any work what could not be written at its end. Raises UsageError."""
+    """Refuse before any work what could not be written at its end.
+
+    Raises UsageError, DeviceError for an encoder without its GPU.
+    """
     media.check_output(clip.output, clip.codec, clip.crf)
+    if clip.codec:
+        media.check_encoder(clip.codec)
     if media.streams(clip.output) and (clip.plot or clip.preview):
         raise UsageError("a stream has no --plot or --preview", hint="give a file to --output")
     side = (clip.save_motion, clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)

@@ -124,7 +124,10 @@ def generate(
     ] = RENDER.size,
     codec: Annotated[
         str | None,
-        typer.Option(help="An ffmpeg video encoder. Default: the container's usual one."),
+        typer.Option(
+            help="h264 hevc vp9 av1, or h264_nvenc hevc_nvenc av1_nvenc on an NVIDIA GPU."
+            " Default: the container's usual one."
+        ),
     ] = CLIP.codec,
     crf: Annotated[
         int | None, typer.Option(min=0, max=63, help="Quality; smaller is better.")

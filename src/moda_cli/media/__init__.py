@@ -1,13 +1,21 @@
 """Sound, pictures and video files: the only package that runs ffmpeg."""
 
 from moda_cli.media.decode import VideoInfo, probe_video, read_video
-from moda_cli.media.encode import CONTAINERS, check_output, streams, write_video, written
+from moda_cli.media.encode import (
+    CONTAINERS,
+    check_encoder,
+    check_output,
+    streams,
+    write_video,
+    written,
+)
 from moda_cli.media.sound import read_audio
 from moda_cli.pictures import read_image, whole_file, write_image
 
 __all__ = [
     "CONTAINERS",
     "VideoInfo",
+    "check_encoder",
     "check_output",
     "probe_video",
     "read_audio",

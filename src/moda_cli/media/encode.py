@@ -12,33 +12,41 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from fractions import Fraction
+from functools import lru_cache
+from io import BytesIO
 from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
 
 from moda_cli.config import SAMPLE_RATE
-from moda_cli.errors import UsageError
+from moda_cli.errors import DeviceError, UsageError
 from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
 from moda_cli.media.sound import Wave
 from moda_cli.pictures import NOTICE, Picture, encode_image, whole_file
 
 OnFrame = Callable[[int], None]  # frames done
 
-# codec -> encoder and its settings, default and largest crf
-CODECS: dict[str, tuple[list[str], int, int]] = {
-    "h264": (["libx264", "-preset", "veryfast"], 20, 51),
-    "hevc": (["libx265", "-preset", "ultrafast", "-x265-params", "log-level=error"], 24, 51),
-    "vp9": (["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", "-b:v", "0"],
-            31, 63),
-    "av1": (["libsvtav1", "-preset", "10"], 32, 63),
+# codec -> encoder, its settings and last the one that takes the crf; default and allowed crf
+NVENC = ["-rc", "vbr", "-b:v", "0", "-cq"]  # at constant quality; a cq of 0 would be any
+CODECS: dict[str, tuple[list[str], int, range]] = {
+    "h264": (["libx264", "-preset", "veryfast", "-crf"], 20, range(52)),
+    "hevc": (["libx265", "-preset", "ultrafast", "-x265-params", "log-level=error", "-crf"],
+             24, range(52)),
+    "vp9": (["libvpx-vp9", "-deadline", "realtime", "-cpu-used", "6", "-row-mt", "1", "-b:v", "0",
+             "-crf"], 31, range(64)),
+    "av1": (["libsvtav1", "-preset", "10", "-crf"], 32, range(64)),
+    "h264_nvenc": (["h264_nvenc", *NVENC], 20, range(1, 52)),
+    "hevc_nvenc": (["hevc_nvenc", *NVENC], 24, range(1, 52)),
+    "av1_nvenc": (["av1_nvenc", *NVENC], 32, range(1, 64)),
 }  # fmt: skip
+H264, HEVC, AV1 = ((codec, f"{codec}_nvenc") for codec in ("h264", "hevc", "av1"))
 # suffix -> ffmpeg's muxer and its settings, codecs it takes (the first is the default), sound
 CONTAINERS: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
-    ".mp4": (["mp4", "-movflags", "+faststart"], ("h264", "hevc", "av1"), ["aac", "-b:a", "192k"]),
-    ".mov": (["mov", "-movflags", "+faststart"], ("h264", "hevc"), ["aac", "-b:a", "192k"]),
-    ".mkv": (["matroska"], ("h264", "hevc", "vp9", "av1"), ["aac", "-b:a", "192k"]),
-    ".webm": (["webm"], ("vp9", "av1"), ["libopus", "-b:a", "128k"]),
+    ".mp4": (["mp4", "-movflags", "+faststart"], (*H264, *HEVC, *AV1), ["aac", "-b:a", "192k"]),
+    ".mov": (["mov", "-movflags", "+faststart"], (*H264, *HEVC), ["aac", "-b:a", "192k"]),
+    ".mkv": (["matroska"], (*H264, *HEVC, "vp9", *AV1), ["aac", "-b:a", "192k"]),
+    ".webm": (["webm"], ("vp9", *AV1), ["libopus", "-b:a", "128k"]),
     ".gif": (["gif"], (), []),
     ".png": ([], (), []),
 }
@@ -46,7 +54,12 @@ CONTAINERS: dict[str, tuple[list[str], tuple[str, ...], list[str]]] = {
 # says how much of the sound's first packet is heard
 STREAM = ["mp4", "-movflags", "+frag_keyframe+delay_moov+default_base_moof",
           "-frag_duration", "200000", "-flush_packets", "1"]  # fmt: skip
-STREAM_CODECS = {"h264": ["-tune", "zerolatency"], "hevc": ["-tune", "zerolatency"]}
+AT_ONCE = {
+    "h264": ["-tune", "zerolatency"],
+    "hevc": ["-tune", "zerolatency"],
+    **{codec: ["-tune", "ll", "-zerolatency", "1", "-delay", "0", "-bf", "0"]
+       for codec in CODECS if codec.endswith("_nvenc")},
+}  # fmt: skip
 KEYFRAMES_S = 2  # where a player can join
 # RGB frames as the BT.709 that players assume or read from the tags
 BT709 = [
@@ -90,14 +103,31 @@ def check_output(path: Path, codec: str | None = None, crf: int | None = None) -
     if codec is not None and codec not in codecs:
         hint = f"{suffix} takes {', '.join(codecs)}"
         raise UsageError(f"cannot write {codec} video to {path}", hint=hint)
-    if codecs and crf is not None and not 0 <= crf <= CODECS[codec or codecs[0]][2]:
-        raise UsageError(f"crf {crf} is not in 0-{CODECS[codec or codecs[0]][2]}")
+    if codecs and crf is not None:
+        allowed = CODECS[codec or codecs[0]][2]
+        if crf not in allowed:
+            raise UsageError(f"crf {crf} is not in {allowed[0]}-{allowed[-1]}")
     if streams(path):
         return
     folder = path.parent.parent if suffix == ".png" and not path.parent.exists() else path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
         hint = "choose a folder that exists and is yours to write"
         raise UsageError(f"cannot write {path}", hint=hint)
+
+
+@lru_cache
+def check_encoder(codec: str) -> None:
+    """Try an encoder that needs a GPU. Raises DeviceError where it cannot start."""
+    if not codec.endswith("_nvenc"):
+        return
+    command = [*ffmpeg(), "-f", "lavfi", "-i", "color=s=256x256:d=0.1", "-pix_fmt", "yuv420p",
+               "-c:v", *CODECS[codec][0], "20", "-f", "null", "-"]  # fmt: skip
+    tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if tried.returncode != 0:
+        raise DeviceError(
+            f"the encoder {codec} cannot start: {first_error(BytesIO(tried.stderr))}",
+            hint=f"it needs an NVIDIA GPU with its driver; --codec {codec[:-6]} needs none",
+        )
 
 
 def write_video(
@@ -118,9 +148,12 @@ def write_video(
     `audio`, a sound file or a 16 kHz wave, whole or as it arrives, starts with frame 0 and keeps
     its length. A file appears whole or not at all. The comment says that it is AI-generated.
 
-    Raises UsageError where that cannot be done, ValueError for frames of odd or differing size.
+    Raises UsageError where that cannot be done, DeviceError where the codec needs a GPU that is not
+    there, ValueError for frames of odd or differing size.
     """
     check_output(path, codec, crf)
+    if codec:
+        check_encoder(codec)
     remarks = [f"{name} {value}" for name, value in (metadata or {}).items()]
     comment = "; ".join([NOTICE, *remarks])
     iterator = iter(frames)
@@ -150,11 +183,11 @@ def write_video(
             name = codec or codecs[0]
             encoder, default_crf, _ = CODECS[name]
             quality = str(default_crf if crf is None else crf)
-            command += ["-c:v", *encoder, "-crf", quality, "-vf", ",".join(BT709)]
-            if name == "hevc" and muxer[0] != "matroska":
+            command += ["-c:v", *encoder, quality, "-vf", ",".join(BT709)]
+            if name in HEVC and muxer[0] != "matroska":
                 command += ["-tag:v", "hvc1"]  # the one Apple's players know
             if temporary is None:
-                command += [*STREAM_CODECS.get(name, []), "-g", str(round(KEYFRAMES_S * fps))]
+                command += [*AT_ONCE.get(name, []), "-g", str(round(KEYFRAMES_S * fps))]
         else:
             head = list(islice(stream, GIF_PALETTE_FRAMES))
             stream = chain(head, stream)

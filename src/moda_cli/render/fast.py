@@ -5,6 +5,7 @@ heatmaps and the deformation are float32 whatever the weights are. Maps are chan
 channels padded by zeros to what matrix units like.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -71,31 +72,30 @@ class EnlargedConv(nn.Module):
 
     def __init__(self, weight: Tensor, bias: Tensor, factor: int, dtype: torch.dtype) -> None:
         super().__init__()
+        self.factor, self.channels = factor, len(bias)
         kinds = (FIRST, LAST) if factor == 2 else (FIRST, INNER, LAST)
+        self.num_kinds = len(kinds)
         taps = torch.tensor(kinds).to(weight)
         kernel = torch.einsum("pai,qbj,...ij->pq...ab", taps, taps, weight).flatten(0, 2)
         self.conv = fixed_conv(kernel, bias.repeat(len(kinds) ** 2), dtype, padding=1)
-        # by copy: its kind, and whether its two taps begin a cell later
-        self.copies = [(0, 0), *[(1, 0)] * (factor - 2), (len(kinds) - 1, 1)]
-        self.num_kinds = len(kinds)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, [D,] h, w) -> (B, O, [D,] factor h, factor w)."""
-        cells = F.relu_(self.conv(x)).unflatten(1, (self.num_kinds, self.num_kinds, -1))
-        height, width = x.shape[-2:]
-        factor = len(self.copies)
-        form = torch.channels_last if x.ndim == 4 else torch.channels_last_3d
-        out = torch.empty(
-            (*cells.shape[:1], *cells.shape[3:-2], factor * height, factor * width),
-            dtype=x.dtype,
-            device=x.device,
-            memory_format=form,
-        )
-        for i, (row, y) in enumerate(self.copies):
-            for j, (column, x_) in enumerate(self.copies):
-                cell = cells[:, row, column, ..., y : y + height, x_ : x_ + width]
-                out[..., i::factor, j::factor] = cell
-        return out
+        *lead, height, width = x.shape[2:]
+        cells = F.relu_(self.conv(x)).movedim(1, -1)  # (B, [D,] h + 1, w + 1, kinds kinds O)
+        cells = cells.reshape(math.prod((len(x), *lead)), -1, self.channels)
+        (row, down), (column, right) = (self.copies(size, x.device) for size in (height, width))
+        at = (row[:, None] * (width + 1) + column) * self.num_kinds + down[:, None]
+        at = at * self.num_kinds + right
+        copies = cells.index_select(1, at.flatten()).unflatten(1, at.shape)
+        return copies.unflatten(0, (len(x), *lead)).movedim(-1, 1)  # type: ignore[no-any-return]
+
+    def copies(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Where the copies of `size` cells lie on a line of the convolution, and their kinds."""
+        each = torch.arange(self.factor * size, device=device)
+        cell, copy = each // self.factor, each % self.factor
+        half = self.factor // 2
+        return cell + copy // (self.factor - 1), (copy + half - 1) // half
 
 
 def shift_matrices(shift: Tensor, size: int) -> Tensor:
@@ -231,12 +231,11 @@ class FastWarping(nn.Module):
         depth, taps = prediction.shape[2], self.num_taps
         each = self.mask(slices(prediction)).permute(0, 2, 3, 1)[..., : taps * self.num_fields]
         each = each.unflatten(-1, (taps, -1)).unflatten(0, (-1, depth))  # (B, D, H, W, taps, K + 1)
-        logits = self.mask_bias.expand(*each.shape[:4], -1).clone()
-        for tap in range(taps):
-            ahead = tap - taps // 2  # slice d takes what slice d + ahead has for it
-            to = slice(max(0, -ahead), depth - max(0, ahead))
-            of = slice(max(0, ahead), depth - max(0, -ahead))
-            logits[:, to] += each[:, of, :, :, tap]
+        # slice d takes what slice d + tap - taps // 2 has for it, nothing from beyond the ends
+        each = F.pad(each, (0, 0) * 4 + (taps // 2, taps // 2))
+        logits: Tensor = self.mask_bias
+        for tap in range(taps):  # not in place: torch.compile makes one kernel of it
+            logits = logits + each[:, tap : tap + depth, :, :, tap]
         return logits
 
 
@@ -278,7 +277,15 @@ class FastBlock(nn.Module):
         self.norm_1 = FastSpade(plain.norm_1, dtype)
         if self.learned_shortcut:
             self.conv_s = fixed_conv(plain.conv_s.weight, None, dtype)
-            self.norm_s = FastSpade(plain.norm_s, dtype)
+            (gamma, gamma_bias), (beta, beta_bias) = (
+                weights(conv) for conv in (plain.norm_s.gamma, plain.norm_s.beta)
+            )
+            # No activation stands between: a shift that has gone through conv_s is made at once,
+            # with as many channels as leave the block.
+            through = plain.conv_s.weight.detach().flatten(1)  # (out, C)
+            weight = torch.cat((gamma, torch.einsum("oc,chij->ohij", through, beta)))
+            bias = torch.cat((1 + gamma_bias, through @ beta_bias))
+            self.gamma_beta_s = fixed_conv(weight, bias, dtype, 1)
 
     def forward(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """x: (B, C, h, w) -> (B, out, H, W). hidden: (B, 128, H, W) of norms 0, 1 and s."""
@@ -287,8 +294,10 @@ class FastBlock(nn.Module):
             normal = F.interpolate(normal, scale_factor=2.0)
         dx = self.conv_0(F.leaky_relu_(self.norm_0(normal, hidden[0]), 0.2))
         dx = self.conv_1(F.leaky_relu_(self.norm_1(normalised(dx), hidden[1]), 0.2))
-        shortcut = self.conv_s(self.norm_s(normal, hidden[2])) if self.learned_shortcut else x
-        return shortcut + dx  # type: ignore[no-any-return]
+        if not self.learned_shortcut:
+            return x + dx  # type: ignore[no-any-return]
+        scale, shift = self.gamma_beta_s(hidden[2]).tensor_split((normal.shape[1],), dim=1)
+        return dx + self.conv_s(normal * scale) + shift  # type: ignore[no-any-return]
 
 
 class FastGenerator(nn.Module):

@@ -86,6 +86,7 @@ class Engine:
         self.retargeting, self.dtype = networks.retargeting, networks.dtype
         self.device = networks.device
         self.fixed_batch = compile is not None
+        self._in_graphs = compile is not None and compile != "default"
         self._warping = FastWarping(networks.warping, networks.dtype).eval()
         self._generator = FastGenerator(networks.generator, networks.dtype).eval()
         if cache:
@@ -106,7 +107,9 @@ class Engine:
     def pixels(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
         """Images (B, 512, 512, 3) uint8 for kp_driving (B, 21, 3)."""
         with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-            return self._draw(source, kp_driving)
+            pixels: Tensor = self._draw(source, kp_driving)
+        # the next replay of a CUDA graph writes where this one did
+        return pixels.clone() if self._in_graphs else pixels
 
     def _eager(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
         return to_pixels(self.picture(source, kp_driving))
@@ -122,6 +125,8 @@ def fitting_batch(device: torch.device, dtype: torch.dtype) -> int:
     if device.type != "cuda":
         return 1  # as fast as more, and the first frame comes sooner
     free, _ = torch.cuda.mem_get_info(device)
+    # what torch has taken and does not use, say for the clip before, is free too
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     fit = int(free / 2 / (FRAME_BYTES * dtype.itemsize / 4))
     return max(1, min(MAX_BATCH, 1 << max(0, fit.bit_length() - 1)))
 
@@ -206,7 +211,9 @@ class LivePortrait:
             kp_driving = drive_absolute(self._source, motion)
         else:
             kp_driving = drive_relative(self._source, motion, self._neutral)
-        kp_driving = kp_driving.to(self._networks.device)
+        if self._on_gpu:  # from pageable memory it would wait for the batch before
+            kp_driving = kp_driving.pin_memory()
+        kp_driving = kp_driving.to(self._networks.device, non_blocking=self._on_gpu)
         kp_driving = self._networks.retargeting.stitch(self._kp_source, kp_driving)
         pixels = self._networks.pixels(self._warp_source, kp_driving)[:count]
         if self._paste_there:
