@@ -8,7 +8,7 @@ import torch
 from moda_cli import figures, media
 from moda_cli.config import EMOTIONS, SamplerConfig
 from moda_cli.features.face import choose_face, find_faces
-from moda_cli.generator import sample_motion
+from moda_cli.generator import causal_take, sample
 from moda_cli.pipeline import Pipeline
 from moda_cli.render.rig import Rig
 
@@ -24,7 +24,8 @@ def main() -> None:
     rig = Rig(picture, choose_face(find_faces(picture), "largest"), model.stats.neutral)
     shots = []
     for label in range(len(EMOTIONS) - 1):
-        motion = torch.cat(list(sample_motion(model, wave, [(0.0, label)], SamplerConfig())))
+        take = causal_take(model, wave, [(0.0, label)], SamplerConfig())
+        motion = torch.cat(list(sample(model, take)))
         (frame,) = rig.render(motion[MOMENT : MOMENT + 1])
         shots.append(frame[90:440, 81:431])
     sheet = figures.contact_sheet(shots, 4, EMOTIONS[:-1])
