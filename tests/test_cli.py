@@ -126,8 +126,10 @@ def test_shapes_rates_and_containers(
 
 
 def test_a_folder_and_numbered_pictures(tmp_path: Path, speech: Path) -> None:
-    assert moda(PORTRAIT, speech, "-o", tmp_path, "--size", 128).exit_code == 0
-    assert (tmp_path / "portrait_short.mp4").is_file()
+    assert moda(PORTRAIT, speech, "-o", tmp_path / "new", "--size", 128).exit_code == 0
+    assert (tmp_path / "new" / "portrait_short.mp4").is_file()
+    refused(moda(PORTRAIT, tmp_path / "absent.wav", "-o", tmp_path / "other"), 3, "absent.wav")
+    assert not (tmp_path / "other").exists()
     assert moda(PORTRAIT, speech, "-o", tmp_path / "f" / "%06d.png", "--size", 128).exit_code == 0
     assert len(list((tmp_path / "f").glob("*.png"))) == 40
 
@@ -152,6 +154,9 @@ def test_a_folder_and_numbered_pictures(tmp_path: Path, speech: Path) -> None:
         (["--codec", "vp9"], ["vp9"]),
         (["--crf", 99], ["crf"]),
         (["--plot", "no/such/folder/p.png"], ["p.png"]),
+        (["--plot", "curves.txt"], ["curves.txt", ".png"]),
+        (["--preview", "sheet"], ["sheet", ".png"]),
+        (["--crf", 52], ["52", "h264"]),
         (["--no-such-option"], ["--no-such-option"]),
     ],
 )
@@ -167,6 +172,16 @@ def test_unwritable_outputs_exit_2(tmp_path: Path, speech: Path, output: str) ->
     target = output if output == "-" else tmp_path / output
     refused(moda(PORTRAIT, speech, "-o", target), 2)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("options", [["-o", "o.avi"], ["-o", "o.mp4", "--emotion", "joy"]])
+def test_mistakes_are_told_before_weights_are_fetched(
+    tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch, options: list[str]
+) -> None:
+    monkeypatch.setenv("MODA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    refused(moda(PORTRAIT, speech, "--model", "moda", *options), 2, options[-1])
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path, speech: Path) -> None:

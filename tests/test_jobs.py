@@ -115,7 +115,8 @@ def test_every_fault_of_a_list_is_named(tmp_path: Path) -> None:
         "a.png,b.wav,same.mp4,,,,,,,,,,\n"
         "a.png,b.wav,sub/../same.mp4,,,,,,,,,,\n"
         "a.png,in.mp4,in.mp4,,,,,,,,,,\n"
-        "a.png,b.wav,16.mp4,,,,,,,,,,,surplus\n",
+        "a.png,b.wav,16.mp4,,,,,,,,,,,surplus\n"
+        "a.png,b.wav,17.mp4,0,joy,,,,,,,,\n",
     )
     expected = {
         "colour": "unknown column 'colour'",
@@ -134,6 +135,8 @@ def test_every_fault_of_a_list_is_named(tmp_path: Path) -> None:
         "line 15": "same.mp4 is already written by line 14",
         "line 16": "in.mp4 is an input of line 16",
         "line 17": "more cells than the 13 columns",
+        "line 18": "steps 0 is not in 1-1000",
+        "line 18: ": "unknown emotion 'joy'",
     }
     assert len(faults) == len(expected)
     for where, words in expected.items():
@@ -200,6 +203,8 @@ def test_folders_that_cannot_be_a_batch(folders: tuple[Path, Path], tmp_path: Pa
 
     refused(tmp_path / "one.mp4", "one file", InputError)
     refused(tmp_path / "{seed}.mp4", "already written")
+    with pytest.raises(InputError, match="absent"):
+        jobs_from_folders(portraits, tmp_path / "absent", BASE, tmp_path / "out", every_pair=False)
     (portraits / "a.jpg").touch()
     refused(tmp_path / "out", "have one name")
     for path in speeches.iterdir():

@@ -101,9 +101,11 @@ def read_config(directory: Path) -> ModelConfig:
 
 
 def _no_model(directory: Path, error: Exception) -> WeightsError:
+    reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else error
     return WeightsError(
-        f"{directory} is not a model directory: {error}",
-        hint="it needs the model.safetensors, config.json and stats.json of a training run",
+        f"{directory} is not a model directory: {reason}",
+        hint="give mini, moda, or a training run's folder: model.safetensors, config.json and"
+        " stats.json",
     )
 
 

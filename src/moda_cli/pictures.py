@@ -165,17 +165,21 @@ def write_image(path: Path, picture: Picture) -> None:
         temporary.write_bytes(data)
 
 
+def check_image(path: Path) -> None:
+    """Refuse a name that is of no picture format. Raises UsageError."""
+    suffix = path.suffix.lower()
+    if not cv2.haveImageWriter(f"picture{suffix}"):
+        why = f"no picture format {suffix or '(no suffix)'}"
+        raise UsageError(f"cannot write {path}: {why}", hint="use .png or .jpg")
+
+
 def encode_image(path: Path, picture: Picture, comment: str) -> bytes:
     """The bytes of a picture file; `comment` goes into a PNG as text. Raises UsageError."""
-    suffix = path.suffix.lower() or "(no suffix)"
-    try:
-        encoded, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    except cv2.error:
-        encoded = False
+    check_image(path)
+    suffix = path.suffix.lower()
+    encoded, data = cv2.imencode(suffix, cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     if not encoded:
-        raise UsageError(
-            f"cannot write {path}: no picture format {suffix}", hint="use .png or .jpg"
-        )
+        raise UsageError(f"cannot write {path} as {suffix}", hint="use .png or .jpg")
     content = data.tobytes()
     if suffix != ".png":
         return content

@@ -18,7 +18,7 @@ from moda_cli import __version__, components, figures, media
 from moda_cli.choice import choose, enough_memory, resolve_device, resolve_dtype
 from moda_cli.config import FPS, ClipConfig, RenderConfig
 from moda_cli.emotion import Timeline, parse_emotion
-from moda_cli.errors import UsageError
+from moda_cli.errors import InputError, UsageError
 from moda_cli.features.audio import Read, Samples, num_frames
 from moda_cli.features.detect import FaceDetector
 from moda_cli.features.extractors import Extractors
@@ -45,7 +45,7 @@ from moda_cli.motion import (
     resample,
     save_motion,
 )
-from moda_cli.pictures import Picture
+from moda_cli.pictures import Picture, check_image, parse_colour
 from moda_cli.portrait import Portrait, read_portrait, resized
 from moda_cli.render.liveportrait import Engine, LivePortrait
 from moda_cli.render.paste import PasteBack
@@ -206,7 +206,7 @@ class Pipeline:
         """
         started, fps = time.perf_counter(), clip.render.fps
         timeline = parse_emotion(clip.emotion)
-        check_outputs(clip)
+        check_config(clip)
         given = load_motion(clip.motion) if clip.motion else None
         with ExitStack() as stack:
             stack.enter_context(enough_memory(self.model.device))
@@ -367,20 +367,29 @@ class Pipeline:
         )
 
 
-def check_outputs(clip: ClipConfig) -> None:
-    """Refuse before any work what could not be written at its end.
+def check_config(clip: ClipConfig) -> None:
+    """Refuse before any work what could not be read or written.
 
-    Raises UsageError, DeviceError for an encoder without its GPU.
+    Raises UsageError, InputError for an input that is not there, DeviceError for an encoder
+    without its GPU.
     """
+    parse_emotion(clip.emotion)
+    parse_colour(clip.background)
     media.check_output(clip.output, clip.codec, clip.crf)
     if clip.codec:
         media.check_encoder(clip.codec)
     if media.streams(clip.output) and (clip.plot or clip.preview):
         raise UsageError("a stream has no --plot or --preview", hint="give a file to --output")
-    side = (clip.save_motion, clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)
+    pictures = (clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)
+    for path in filter(None, pictures):
+        check_image(path)
+    side = (clip.save_motion, *pictures)
     output = [] if media.streams(clip.output) else [clip.output]
     written = [*output, *(path for path in side if path)]
     inputs = [path for path in (clip.portrait, clip.audio, clip.motion) if path]
+    for path in inputs:
+        if str(path) != "-" and not path.exists():
+            raise InputError(f"there is no file {path}", hint="check the path")
     for position, path in enumerate(written):
         resolved = path.resolve()
         if resolved in [other.resolve() for other in inputs]:
@@ -388,7 +397,8 @@ def check_outputs(clip: ClipConfig) -> None:
         if resolved in [other.resolve() for other in written[:position]]:
             raise UsageError(f"{path} is named for two outputs", hint="give each its own name")
         if not path.parent.is_dir() and path != clip.output:
-            raise UsageError(f"cannot write {path}", hint="choose a folder that exists")
+            reason = f"there is no folder {path.parent}"
+            raise UsageError(f"cannot write {path}: {reason}", hint="choose a folder that exists")
         taken = media.written(path)
         if taken.exists() and taken != Path() and not clip.overwrite:
             raise UsageError(f"{taken} exists", hint="pass -y to overwrite it")

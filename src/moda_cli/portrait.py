@@ -101,18 +101,16 @@ def find_face(
 
     Raises InputError where there is no face, UsageError for malformed points or choices.
     """
-    if clip.face_points is not None:
-        face = faces.face_from_points(picture, clip.face_points, detector)
-        found = faces.FaceSearch((face,))
-    else:
-        found = faces.find_faces(picture, detector)
-    if clip.show_landmarks:
-        drawn = faces.draw_landmarks(picture, found.faces, found.refused)
-        media.write_image(clip.show_landmarks, drawn)
-    if clip.face_points is not None:
-        return face
     try:
-        return faces.choose_face(found, clip.face)
+        if clip.face_points is not None:
+            face = faces.face_from_points(picture, clip.face_points, detector)
+            found = faces.FaceSearch((face,))
+        else:
+            found = faces.find_faces(picture, detector)
+        if clip.show_landmarks:
+            drawn = faces.draw_landmarks(picture, found.faces, found.refused)
+            media.write_image(clip.show_landmarks, drawn)
+        return faces.choose_face(found, "largest" if clip.face_points else clip.face)
     except InputError as error:
         raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
 

@@ -219,8 +219,9 @@ def _jobs(
         job = _job(origin, index, {key.strip(): value for key, value in row.items()},
                    base, inputs, outputs, template, wrong)  # fmt: skip
         if job is not None:
+            if not wrong:  # else its name may not be what was meant
+                jobs.append(job)
             wrong += option_faults(job.clip)
-            jobs.append(job)
         faults += [f"{origin}: {fault}" for fault in wrong]
     faults += _collisions(jobs)
     return jobs
@@ -241,6 +242,8 @@ def _job(
         if not isinstance(texts.get(key), str):
             wrong.append(f"{key} is missing" if key not in texts else f"{key} is not a path")
     wrong += [f"{key} {text!r} is not a path" for key, text in texts.items() if "\0" in str(text)]
+    if wrong:
+        return None
     given: dict[str, Any] = {}
     for column, value in row.items():
         name = option_name(column)
@@ -249,8 +252,6 @@ def _job(
             given[NEGATED.get(name, name)] = read_option(name, value, folder)
         except UsageError as error:
             wrong.append(str(error))
-    if wrong:
-        return None
     urls = {key: text.strip() for key in ("portrait", "audio") if URL.match(text := texts[key])}
     files: dict[str, Any] = {
         key: Path(PurePosixPath(urls[key]).name) if key in urls else local_path(texts[key], inputs)
@@ -328,6 +329,8 @@ def _outputs(job: Job) -> list[Path]:
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    if not path.exists() and not URL.match(str(path)):
+        raise InputError(f"there is no file or folder {path}", hint="check the path")
     if not path.is_dir():
         return [path]
     found = [

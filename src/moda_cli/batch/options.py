@@ -147,6 +147,7 @@ def option_faults(clip: ClipConfig) -> Iterator[str]:
 def _check_format(clip: ClipConfig) -> None:
     """Raises UsageError where the output could not be written once its folders are made."""
     from moda_cli.media import check_output
+    from moda_cli.pictures import check_image
 
     for path in (clip.output, *side_files(clip)):
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in path.parts):
@@ -156,6 +157,8 @@ def _check_format(clip: ClipConfig) -> None:
             check_output(base / path.name, clip.codec, clip.crf)
         elif not base.is_dir():
             raise UsageError(f"cannot write {path}: {base} is no folder")
+        elif path != clip.save_motion:
+            check_image(path)
 
 
 def side_files(clip: ClipConfig) -> list[Path]:

@@ -28,7 +28,7 @@ def download(
     what: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[PROFILE...]",
+            metavar="PROFILE",
             help="moda (default), eval, train or all; or components by name.",
         ),
     ] = None,

@@ -4,7 +4,7 @@ import gc
 import json
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -280,15 +280,17 @@ def generate(
     if not streaming:
         clip = replace(clip, output=_clip_path(output, portrait, audio))
     gc.disable()  # or it walks all of torch while that loads, and once more at the end
-    from moda_cli.pipeline import Pipeline  # torch loads here: `moda --help` stays instant
+    from moda_cli.pipeline import Pipeline, check_config  # torch loads here: `--help` stays instant
 
     gc.freeze()
     gc.enable()
 
-    with download_bars(shown=not quiet) as on_progress:
-        pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
-    with _frame_bar(fps, not quiet) as on_frame:
-        result = pipeline.generate(clip, on_frame)
+    with _folder_made(output):
+        check_config(clip)  # weights may take an hour to come
+        with download_bars(shown=not quiet) as on_progress:
+            pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
+        with _frame_bar(fps, not quiet) as on_frame:
+            result = pipeline.generate(clip, on_frame)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
     if face_points:
         report["face_score"] = None  # the user gave the points
@@ -308,6 +310,21 @@ def generate(
         typer.echo(result.output)
     if not passed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _folder_made(output: Path) -> Iterator[None]:
+    """An output that is a folder is made where only it is missing; it stays if a clip comes in."""
+    made = not (output.suffix or output.exists() or str(output) == "-")
+    if made:
+        with suppress(OSError):  # the checks of the clip say it better
+            output.mkdir()
+    try:
+        yield
+    finally:
+        if made:
+            with suppress(OSError):
+                output.rmdir()
 
 
 def _clip_path(output: Path, portrait: Path, audio: Path) -> Path:

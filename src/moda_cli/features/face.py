@@ -25,6 +25,7 @@ NO_FACE_HINT = (
     "use another portrait, or give the pupils and the mouth centre in pixels: "
     '--face-points "xL,yL xR,yR xM,yM"'
 )
+LARGER_HINT = "use a larger picture"
 # Degrees. Past about 60 of yaw one eye and half the mouth are hidden, and past about 50 of pitch
 # the lips or the lids; the renderer would have to invent what it should move. M itself reads +-99.
 MAX_YAW, MAX_PITCH = 60.0, 50.0
@@ -91,7 +92,8 @@ def choose_face(found: FaceSearch, which: str) -> FaceLandmarks:
     if which not in ("largest", "left", "right") and not which.isdecimal():
         raise UsageError(f"no such face: {which!r}", hint="largest, left, right or a number from 1")
     if not faces:
-        raise InputError(why_none(found.refused), hint=NO_FACE_HINT)
+        hint = LARGER_HINT if too_small(found.refused) else NO_FACE_HINT
+        raise InputError(why_none(found.refused), hint=hint)
     if which == "largest":
         return max(faces, key=lambda face: face.iod)
     number = {"left": 1, "right": len(faces)}.get(which) or int(which)
@@ -104,10 +106,14 @@ def choose_face(found: FaceSearch, which: str) -> FaceLandmarks:
     return faces[number - 1]
 
 
+def too_small(refused: FaceLandmarks | None) -> bool:
+    return refused is not None and refused.score == refused.iod / MIN_IOD
+
+
 def why_none(refused: FaceLandmarks | None) -> str:
     if refused is None:
         return "no frontal face found"
-    if refused.score == refused.iod / MIN_IOD:
+    if too_small(refused):
         return f"the face is too small: {refused.iod:.0f} pixels between the pupils < {MIN_IOD:.0f}"
     drop = float(refused.to_face(refused.mouth)[1])
     if refused.cloud is not None and not DROP[0] <= drop <= DROP[1]:
@@ -153,7 +159,7 @@ def face_from_points(
     if frame.iod < MIN_IOD:
         raise InputError(
             f"the face is too small: {frame.iod:.0f} pixels between the pupils < {MIN_IOD:.0f}",
-            hint="use a larger picture",
+            hint=LARGER_HINT,
         )
     x, y = frame.to_face(mouth)
     if not (DROP[0] < y < DROP[1] and abs(x) < 0.6):

@@ -104,15 +104,24 @@ def check_output(path: Path, codec: str | None = None, crf: int | None = None) -
         hint = f"{suffix} takes {', '.join(codecs)}"
         raise UsageError(f"cannot write {codec} video to {path}", hint=hint)
     if codecs and crf is not None:
-        allowed = CODECS[codec or codecs[0]][2]
+        name = codec or codecs[0]
+        allowed = CODECS[name][2]
         if crf not in allowed:
-            raise UsageError(f"crf {crf} is not in {allowed[0]}-{allowed[-1]}")
+            reason = f"crf {crf} is not in {allowed[0]}-{allowed[-1]}"
+            raise UsageError(reason, hint=f"the codec is {name}")
     if streams(path):
         return
     folder = path.parent.parent if suffix == ".png" and not path.parent.exists() else path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK) or path.is_dir():
+    reason = (
+        f"there is no folder {folder}" if not folder.exists()
+        else f"{folder} is no folder" if not folder.is_dir()
+        else f"{folder} may not be written" if not os.access(folder, os.W_OK)
+        else "it is a folder" if path.is_dir()
+        else ""
+    )  # fmt: skip
+    if reason:
         hint = "choose a folder that exists and is yours to write"
-        raise UsageError(f"cannot write {path}", hint=hint)
+        raise UsageError(f"cannot write {path}: {reason}", hint=hint)
 
 
 @lru_cache

@@ -366,7 +366,7 @@ def _host(source: Source) -> str:
 def _silent(host: str) -> Unreachable:
     if offline():
         return Unreachable(
-            "it is not in the cache and HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
+            "not in the cache, and HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
         )
     return Unreachable(f"{host} cannot be reached", hint="check the network connection")
 

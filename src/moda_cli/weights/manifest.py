@@ -103,8 +103,9 @@ def load_manifest() -> Manifest:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
         components = {name: _component(name, table) for name, table in tables.items()}
     except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
         raise WeightsError(
-            f"{path} is not a list of weights: {error}",
+            f"{path} is not a list of weights: {reason}",
             hint="unset MODA_WEIGHTS" if "MODA_WEIGHTS" in os.environ else "reinstall moda-cli",
         ) from error
     return Manifest(path, components)
