@@ -208,6 +208,24 @@ def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
     assert (summary.made, summary.failed) == (2, 0)
 
 
+def test_a_journal_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    write_inputs(tmp_path, 1)
+    write_jobs(tmp_path / "jobs.csv", 1, 20)
+    out = tmp_path / "out"
+    jobs = jobs_from_file(tmp_path / "jobs.csv", BASE, out)
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UsageError, match=r"journal\.jsonl: File too large") as caught:
+            batch(jobs, out)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "same command again" in caught.value.hint
+    summary, _ = batch(jobs, out)
+    assert 0 < summary.failed == len(report(out)) - 1 == 20
+
+
 def test_files_behind_urls(tmp_path: Path) -> None:
     write_inputs(tmp_path / "in", 1)
     there = (tmp_path / "in").as_uri()

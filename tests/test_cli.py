@@ -1,8 +1,10 @@
 """The command as users run it: real files in, real files out, every error with its exit code."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -10,9 +12,11 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
+import typer
 from typer.testing import CliRunner, Result
 
 from moda_cli.cli import app
+from moda_cli.cli.app import ErrorBoundary
 from moda_cli.media import read_audio
 from moda_cli.motion import POSE, load_motion
 
@@ -296,3 +300,24 @@ def test_help_lists_every_command() -> None:
         assert CliRunner().invoke(app, [command, "--help"]).exit_code == 0
     assert CliRunner().invoke(app, []).stdout == result.stdout
     assert CliRunner().invoke(app, ["--version"]).stdout.startswith("moda ")
+
+
+class Interrupting:
+    """Ctrl-C comes while it is finalised, where Python drops exceptions."""
+
+    def __del__(self) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_an_interrupt_in_a_finaliser_is_not_lost() -> None:
+    commands = typer.Typer(cls=ErrorBoundary)
+    commands.callback()(lambda: None)
+
+    @commands.command()
+    def work() -> None:
+        Interrupting()
+        time.sleep(1)
+
+    result = CliRunner().invoke(commands, ["work"])
+    assert result.exit_code == 130
+    assert result.stderr == "error: interrupted\n"

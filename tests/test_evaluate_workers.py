@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from eval_bench import install, tiny_weights, write_clip
 from moda_cli.cli import app
 from moda_cli.evaluate import scores, session
+from moda_cli.executors import processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
@@ -65,6 +66,13 @@ def test_any_number_of_workers_gives_the_same_results(
     assert {("broken", None), ("dark", "fsim")} <= reasons
     caches = ({path.name for path in (bench / n / "cache").rglob("*.*")} for n in ("one", "two"))
     assert len({frozenset(names) for names in caches}) == 1
+
+    def start(*arguments: Any) -> processes.Worker:
+        raise AssertionError("there is nothing left to look at")
+
+    monkeypatch.setattr(processes, "Worker", start)
+    _, again = run("two", "--workers", "2")
+    assert again == one
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,11 +33,11 @@ from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.data.annotations import Box, Cut, find_cuts
 from moda_cli.data.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
-from moda_cli.errors import WeightsError
-from moda_cli.executors.processes import OnProgress, Row, Work
+from moda_cli.errors import UsageError, WeightsError
+from moda_cli.executors.processes import Event, OnProgress, Row, Work
 from moda_cli.extract import run as extract_run
 from moda_cli.extract.clip import Footage, judge_sync
-from moda_cli.extract.run import Extractor, extract
+from moda_cli.extract.run import Extractor, extract, run_all
 from moda_cli.features.audio import log_mel
 from moda_cli.features.crops import crop_image, halve
 from moda_cli.features.detect import FaceDetector
@@ -432,6 +432,15 @@ def test_a_clip_that_takes_its_process_down_fails_alone(
     assert summary.clips == 3
     assert summary.failed == {"1": "its process was ended by SIGSEGV, 2 times"}
     assert [row["clip"] for row in bench.rows("dropped.jsonl")] == ["1"]
+
+
+def test_a_full_disk_is_no_fault_of_the_clip(tmp_path: Path) -> None:
+    def full() -> Generator[Event]:
+        yield Event("failed", 0, "1", {"error": "OSError: [Errno 28] No space left on device"})
+
+    cut = Cut("talk", tmp_path / "talk.mp4", "talk.mp4", "me")
+    with pytest.raises(UsageError, match="no space is left for talk"):
+        list(run_all([cut], tmp_path, {}, full()))
 
 
 def test_weights_that_are_others_than_those_of_the_run(bench: Bench) -> None:

@@ -4,12 +4,16 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from moda_cli.errors import UsageError
 from moda_cli.features.audio import LogMel, reader
 from moda_cli.media.sound import LiveSound, sound_blocks, stored_wave
 
@@ -52,15 +56,28 @@ def test_features_of_long_sound_take_the_memory_of_short(long_sound: Path, live:
     assert resident_mb() - before < GROWTH_MB
 
 
-def test_a_stored_wave_is_the_wave(long_sound: Path) -> None:
+def test_a_stored_wave_is_the_wave(
+    long_sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     with stored_wave(long_sound) as stored:
         assert len(stored) == MINUTES * 60 * 16000
         first = next(sound_blocks(long_sound))
         np.testing.assert_array_equal(stored[: len(first)], first)
         np.testing.assert_array_equal(stored[-5:], stored[len(stored) - 5 : len(stored) + 9])
         assert len(stored[len(stored) :]) == 0
-        path = stored.path
-    assert not path.exists()
+        for start, block in enumerate(islice(stored.blocks(), 3)):
+            np.testing.assert_array_equal(block, stored[start * len(block) :][: len(block)])
+        assert sum(map(len, stored.blocks())) == len(stored)
+        assert not list(tmp_path.iterdir())  # that a killed process could leave behind
+
+
+def test_a_wave_that_cannot_be_stored(long_sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b"))
+    with pytest.raises(UsageError, match="No space left") as caught:
+        stored_wave(long_sound).__enter__()
+    assert tempfile.gettempdir() in str(caught.value)
+    assert "TMPDIR" in caught.value.hint
 
 
 @pytest.mark.slow

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import stat
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from moda_cli.errors import InputError, UsageError
@@ -196,6 +198,25 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(target.stat().st_mode) == 0o666 & ~umask
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+        SafetensorError(
+            "Error while serializing: I/O error: No space left on device (os error 28)"
+        ),
+    ],
+)
+def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, error: Exception) -> None:
+    with (
+        pytest.raises(UsageError, match=r"x\.bin: .*No space left") as caught,
+        whole_file(tmp_path / "x.bin"),
+    ):
+        raise error
+    assert "free some space" in caught.value.hint
+    assert not os.listdir(tmp_path)
 
 
 def test_a_whole_file_can_be_read_by_whom_any_other_can(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Processes that survive their tasks. Each one imports this file, so it is light and on its own."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -13,6 +14,9 @@ import pytest
 from moda_cli.errors import DeviceError, InputError, WeightsError
 from moda_cli.executors import processes
 
+if multiprocessing.current_process().name != "MainProcess":  # Ctrl-C while a process still imports
+    signal.raise_signal(signal.SIGINT)
+
 
 @dataclass(frozen=True)
 class Dangerous:
@@ -23,6 +27,11 @@ class Dangerous:
     def __call__(self, device: str, threads: int) -> processes.Work:
         if device == "broken":
             os.kill(os.getpid(), signal.SIGSEGV)
+        if device == "flaky":
+            with (Path(self.folder) / "loads").open("a") as file:
+                file.write("x")
+                if file.tell() % 2:
+                    os.kill(os.getpid(), signal.SIGKILL)
         if device == "absent":
             raise WeightsError("no weights", hint="fetch them")
 
@@ -112,3 +121,11 @@ def test_a_model_that_cannot_be_loaded_ends_the_batch(tmp_path: Path) -> None:
         list(processes.execute(["a"], Dangerous(str(tmp_path)), ["absent"], 0))
     with pytest.raises(DeviceError, match="SIGSEGV"):
         list(processes.execute(["a"], Dangerous(str(tmp_path)), ["broken"], 0))
+
+
+def test_a_load_that_crashes_now_and_then_does_not_end_the_batch(tmp_path: Path) -> None:
+    tasks = ["a", "bug", "b"]
+    events = list(processes.execute(tasks, Dangerous(str(tmp_path)), ["flaky"], 0))
+    ends = {tasks[e.task]: e.kind for e in events if e.kind in ("done", "failed")}
+    assert ends == {"a": "done", "bug": "failed", "b": "done"}
+    assert len((tmp_path / "loads").read_text()) == 6  # each second one succeeds

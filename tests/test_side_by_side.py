@@ -40,6 +40,23 @@ def clips(folder: Path) -> list[ClipConfig]:
     return made
 
 
+def test_where_memory_is_short_fewer_are_sampled_at_once(tmp_path: Path) -> None:
+    pipeline = CachingPipeline.load("mini", "cpu")
+    seen: list[int] = []
+
+    def short_of_memory(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
+        seen.append(len(inputs[0]))
+        if seen[-1] > 2 * 2:  # with and without the speech
+            raise torch.OutOfMemoryError
+
+    pipeline.model.network.register_forward_pre_hook(short_of_memory)
+    alone = [replace(clip, emotion="none") for clip in clips(tmp_path)]
+    more = replace(alone[0], output=tmp_path / "more.mp4")
+    pipeline.foresee([*alone, more])
+    assert set(pipeline.foreseen) == {*alone, more}
+    assert seen[:2] == [8, 4]
+
+
 def test_side_by_side_is_one_by_one(tmp_path: Path) -> None:
     alone = clips(tmp_path)
     (tmp_path / "broken.wav").write_text("no sound")

@@ -11,6 +11,15 @@ class ModaError(Exception):
         self.hint = hint
 
 
+FULL = ("No space left", "quota exceeded")  # the C library's words
+FREE_SPACE = "free some space and run the same command again"
+
+
+def is_disk_full(reason: object) -> bool:
+    """Whether an error, or its text, says that there is no room for what was written."""
+    return any(words in str(reason) for words in FULL)
+
+
 class UsageError(ModaError):
     """An option or combination of options that cannot work, or an output that cannot be written."""
 

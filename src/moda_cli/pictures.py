@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli import __version__
-from moda_cli.errors import InputError, UsageError
+from moda_cli.errors import FREE_SPACE, InputError, ModaError, UsageError, is_disk_full
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Colour = tuple[int, int, int]  # RGB
@@ -154,6 +154,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             temporary.replace(path)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}") from None
+    except Exception as error:  # SafetensorError is none of the operating system's
+        if isinstance(error, ModaError) or not is_disk_full(error):
+            raise
+        raise UsageError(f"cannot write {path}: {error}", hint=FREE_SPACE) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -218,7 +218,7 @@ class Pipeline:
                 track = sound.copies() if piped else clip.audio
             else:
                 sound = stack.enter_context(stored_wave(clip.audio))
-                track = sound.path if piped else clip.audio
+                track = sound.blocks() if piped else clip.audio
                 length = len(given.motion) if given else num_frames(len(sound))
                 total = math.ceil(length * fps / FPS)
             animation = self._animate(clip, timeline, given or sound)

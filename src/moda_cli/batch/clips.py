@@ -64,12 +64,20 @@ class CachingPipeline(Pipeline):
         """
         lacking = [clip for clip in clips if clip not in self.foreseen and not clip.motion]
         for steps in {clip.sampler.steps for clip in lacking}:
-            alike = [clip for clip in lacking if clip.sampler.steps == steps]
-            if len(alike) > 1:
-                try:
-                    self._sample_together(alike)
-                except torch.OutOfMemoryError:
-                    log.warning("out of memory: sampling these %d clips one by one", len(alike))
+            self._foresee_alike([clip for clip in lacking if clip.sampler.steps == steps])
+
+    def _foresee_alike(self, clips: Sequence[ClipConfig]) -> None:
+        """The same of clips with as many steps; fewer at once where memory is short."""
+        if len(clips) < 2:
+            return
+        try:
+            self._sample_together(clips)
+            return
+        except torch.OutOfMemoryError:
+            log.warning("out of memory: sampling %d clips in two halves", len(clips))
+        half = len(clips) // 2
+        for part in (clips[:half], clips[half:]):
+            self._foresee_alike(part)
 
     def _sample_together(self, clips: Sequence[ClipConfig]) -> None:
         takes: dict[ClipConfig, Take] = {}

@@ -10,12 +10,13 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Literal
 
 from moda_cli.batch.jobs import Job, Shard
 from moda_cli.batch.options import flat_options
-from moda_cli.errors import UsageError
+from moda_cli.errors import FREE_SPACE, UsageError
 from moda_cli.media import written
 
 NAME = ".moda-journal"
@@ -68,7 +69,8 @@ class Journal:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a full disk: `_append` has said so
+                self._file.close()
         self._lock.release()
         if self._made and self._file is None and not self.report.exists():
             self._guard.unlink(missing_ok=True)  # refused: nothing is left behind
@@ -157,5 +159,4 @@ def onto_disk(output: Path) -> None:
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:
-    hint = "free some space and run the same command again: it goes on where it stopped"
-    return UsageError(f"cannot write {path}: {error.strerror}", hint=hint)
+    return UsageError(f"cannot write {path}: {error.strerror}", hint=FREE_SPACE)

@@ -15,7 +15,7 @@ from moda_cli.batch.jobs import Job, Shard
 from moda_cli.batch.journal import Journal, job_inputs, job_key, onto_disk, remove_partial
 from moda_cli.batch.options import flat_options, side_files
 from moda_cli.errors import InputError, UsageError
-from moda_cli.executors.processes import Event, Row
+from moda_cli.executors.processes import Event, Row, check_space
 from moda_cli.media import written
 from moda_cli.pictures import whole_file
 
@@ -170,7 +170,7 @@ def _events(
                     remove_partial(task.job.clip.output)
                 elif event.kind == "failed":
                     remove_partial(task.job.clip.output)
-                    _check_space(task, event)
+                    check_space(task.job.output, event)
                     running.discard(event.task)
                 elif event.kind == "done":
                     event = _kept(task.job, event)
@@ -205,15 +205,6 @@ def _kept(job: Job, event: Event) -> Event:
     return replace(event, row={**event.row, "bytes": size})
 
 
-def _check_space(task: _Task, event: Event) -> None:
-    """A full disk is no fault of the job's. Raises UsageError."""
-    if "No space left" in event.row["error"]:
-        raise UsageError(
-            f"no space is left for {task.job.output}",
-            hint="free some and run the same command again: it goes on where it stopped",
-        )
-
-
 def _row(task: _Task, event: Event, journal: Journal, model: Mapping[str, str]) -> Row:
     """What the journal and the report say of a job that is over."""
     clip = task.job.clip
@@ -238,7 +229,10 @@ def _row(task: _Task, event: Event, journal: Journal, model: Mapping[str, str]) 
 
 
 def write_report(journal: Journal, names: Iterable[str]) -> None:
-    """The last word on each of these outputs, in their order; those without one are left out."""
+    """The last word on each of these outputs, in their order; those without one are left out.
+
+    Raises UsageError where it cannot be written.
+    """
     rows = (journal.last.get(name, {}) for name in names)
     over = [row for row in rows if row.get("state") in ("done", "failed")]
     if not over:

@@ -1,5 +1,6 @@
 """The `moda` application: its error boundary and what every command shares."""
 
+import _thread
 import errno
 import logging
 import os
@@ -7,7 +8,8 @@ import signal
 import sys
 import threading
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Annotated, Any
 
 import typer
@@ -18,6 +20,7 @@ from moda_cli.errors import ModaError, UsageError
 
 TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
 INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143  # 128 and the signal, as in a shell
+AGAIN_S = 0.01  # until an interrupt that was dropped comes again
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EBADF)
 
 
@@ -31,7 +34,8 @@ class ErrorBoundary(TyperGroup):
         kwargs["standalone_mode"] = False
         try:
             _reopen_streams()
-            code = super().main(*args, **kwargs)
+            with _stubborn_interrupts():
+                code = super().main(*args, **kwargs)
             if code == INTERRUPTED:  # Typer has caught it
                 typer.echo("error: interrupted", err=True)
         except ModaError as error:
@@ -54,6 +58,24 @@ class ErrorBoundary(TyperGroup):
         if standalone:
             sys.exit(code if isinstance(code, int) else 0)
         return code
+
+
+@contextmanager
+def _stubborn_interrupts() -> Iterator[None]:
+    """A Ctrl-C that comes where Python drops exceptions, such as in a finaliser, comes again."""
+    usual = sys.unraisablehook
+
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        if isinstance(dropped.exc_value, KeyboardInterrupt):
+            threading.Timer(AGAIN_S, _thread.interrupt_main).start()
+        else:
+            usual(dropped)
+
+    sys.unraisablehook = again
+    try:
+        yield
+    finally:
+        sys.unraisablehook = usual
 
 
 def _reopen_streams() -> None:

@@ -61,9 +61,33 @@ class Cache:
         self._write(key, arrays, {})
         return arrays
 
+    def keep_file(self, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+        """The stored file, or else the one that `make` writes whole or not at all."""
+        path = self.path(key, suffix)
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            make(path)
+        return path
+
     def _write(self, key: str, arrays: Arrays, metadata: dict[str, str]) -> None:
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary:
             # a file without a tensor cannot be read back
             save_file(arrays or {"nothing": np.zeros(1)}, temporary, metadata=metadata)
+
+
+class KeptOnly(Cache):
+    """What is stored, and nothing new. Raises LookupError for what is not."""
+
+    def keep(self, key: str, compute: Callable[[], Arrays]) -> Arrays:
+        stored = self.get(key)
+        if stored is None:
+            raise LookupError(key)
+        return stored
+
+    def keep_file(self, key: str, suffix: str, make: Callable[[Path], object]) -> Path:
+        path = self.path(key, suffix)
+        if not path.is_file():
+            raise LookupError(key)
+        return path

@@ -147,11 +147,12 @@ def open_reference(path: Path, window: Window, protocol: Protocol, cache: Cache)
     source.frames = wanted
     if not protocol.encode_reference:
         return source
-    path = cache.path(content_key(clip=source.key, encoder="h264", crf=20), ".mp4")
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
+
+    def encode(path: Path) -> None:
         sound = source.wave() if source.info.has_sound else None
         media.write_video(iter(source), path, FPS, audio=sound, codec="h264", crf=20)
-    encoded = Clip(path, protocol.fit)
+
+    key = content_key(clip=source.key, encoder="h264", crf=20)
+    encoded = Clip(cache.keep_file(key, ".mp4", encode), protocol.fit)
     encoded.frames = wanted
     return encoded

@@ -1,6 +1,7 @@
 """Looks at many clips at once: other processes fill the cache that the results are made from."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.run import Evaluation, device_name
 from moda_cli.evaluate.scores import choose
 from moda_cli.executors import cluster, processes
-from moda_cli.executors.processes import Event, OnProgress, Row, Work
+from moda_cli.executors.processes import Event, OnProgress, Row, Work, check_space
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +54,16 @@ class Looker:
 def look_ahead(
     evaluation: Evaluation, workers: int, ray: str | None, device: str
 ) -> tuple[dict[str, str], list[str]]:
-    """Fill the cache of an evaluation; the clips that crash, with the reason, and where they ran.
+    """Fill the cache of an evaluation where it lacks something.
 
-    ray: address of a cluster whose machines share the clips and the cache. Raises UsageError where
-    they do not, WeightsError, DeviceError.
+    Returns the clips that crash, with the reason, and where the others ran. ray: address of a
+    cluster whose machines share the clips and the cache. Raises UsageError where they do not,
+    WeightsError, DeviceError.
     """
-    pairs = [anywhere(pair) for pair in evaluation.inputs.pairs]
+    given = evaluation.inputs.pairs
+    with ThreadPoolExecutor() as pool:
+        seen = pool.map(evaluation.is_seen, given)
+        pairs = [anywhere(pair) for pair, known in zip(given, seen, strict=True) if not known]
     looker = Looker(
         tuple(metric.name for metric in evaluation.metrics),
         evaluation.protocol,
@@ -82,6 +87,7 @@ def look_ahead(
                 check_shared(pair, event, evaluation.cache)
                 devices.add(event.row["device"])
             else:
+                check_space(pair.id, event)
                 crashed[pair.id] = event.row["error"]
             over += 1
             if evaluation.on_step:

@@ -4,7 +4,7 @@ import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from moda_cli import __version__, media
 from moda_cli.config import FPS
 from moda_cli.errors import InputError
-from moda_cli.evaluate.cache import Arrays, Cache, content_key
+from moda_cli.evaluate.cache import Arrays, Cache, KeptOnly, content_key
 from moda_cli.evaluate.clips import Clip, Frame, open_generated, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, as_row
 from moda_cli.evaluate.protocol import Protocol
@@ -123,7 +123,24 @@ class Evaluation:
                     waiting.append(pool.submit(self._open, following))
                 yield item
 
+    def is_seen(self, pair: Pair) -> bool:
+        """Whether the cache holds all that a look at this pair would put there."""
+        try:
+            item = replace(self, cache=KeptOnly(self.cache.folder))._identified(pair)
+        except LookupError:
+            return False
+        return isinstance(item, LeftOut) or all(map(self.cache.has, item.keys.values()))
+
     def _open(self, pair: Pair) -> Opened | LeftOut:
+        item = self._identified(pair)
+        if isinstance(item, Opened):
+            for side, clip in item.clips.items():
+                keys = (key for (_, looked), key in item.keys.items() if looked == side)
+                if not all(self.cache.has(key) for key in keys):
+                    clip.hold()
+        return item
+
+    def _identified(self, pair: Pair) -> Opened | LeftOut:
         side = "generated"
         try:
             clips = {"generated": open_generated(pair.generated, self.protocol)}
@@ -142,10 +159,6 @@ class Evaluation:
             for side in self.sides(metric):
                 if side in clips:
                     opened.keys[metric.name, side] = self._key(metric, opened, side)
-        for side, clip in clips.items():
-            keys = (key for (_, looked), key in opened.keys.items() if looked == side)
-            if not all(self.cache.has(key) for key in keys):
-                clip.hold()
         return opened
 
     def _key(self, metric: Metric, item: Opened, side: str) -> str:

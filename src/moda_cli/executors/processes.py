@@ -13,13 +13,14 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-from moda_cli.errors import DeviceError, ModaError
+from moda_cli.errors import FREE_SPACE, DeviceError, ModaError, UsageError, is_disk_full
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +109,20 @@ def serve(connection: Connection, prepare: Prepare, device: str, threads: int, l
                 pipe.send("done", **row)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits here, and is kept from the processes started meanwhile and from theirs."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # or it starts with the first one, and lets Ctrl-C through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def failure(error: ModaError) -> Row:
     return {"error": str(error), "hint": error.hint, "exit_code": error.exit_code}
 
@@ -136,7 +151,8 @@ class Worker:
         self.process = context.Process(
             target=serve, args=(theirs, prepare, device, threads, level), daemon=True
         )
-        self.process.start()
+        with _interrupts_held():
+            self.process.start()
         theirs.close()
         self.ready = False
         self.hand: deque[int] = deque()  # its tasks; the first is the one at work
@@ -223,7 +239,7 @@ def execute(
                 if what == "log":
                     log.log(content["level"], "%s", content["message"])
                 elif what == "ready":
-                    worker.ready = True
+                    worker.ready, stillborn = True, 0
                 elif what == "unusable":
                     raise content["error"]
                 elif not worker.hand:
@@ -274,6 +290,13 @@ def here(tasks: Sequence[Any], prepare: Prepare, device: str, threads: int) -> G
 def given_up(reason: str, times: int = ATTEMPTS) -> Row:
     """What is reported of a task that took its process or node down whenever it was tried."""
     return {"error": f"{reason}, {times} times", "hint": "", "exit_code": 1, "attempts": times}
+
+
+def check_space(what: str, event: Event) -> None:
+    """Raises UsageError where a task failed for a full disk, which is no fault of the task's."""
+    reason = event.row["error"]
+    if is_disk_full(reason):
+        raise UsageError(f"no space is left for {what}: {reason}", hint=FREE_SPACE)
 
 
 def _heard(workers: Sequence[Worker]) -> list[Worker]:

@@ -19,7 +19,7 @@ from moda_cli.data.annotations import Cut
 from moda_cli.data.clip_files import Row
 from moda_cli.errors import WeightsError
 from moda_cli.executors import cluster, processes
-from moda_cli.executors.processes import Event, Work
+from moda_cli.executors.processes import Event, Work, check_space
 from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
 from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
 from moda_cli.weights import store
@@ -53,7 +53,7 @@ def extract(
 
     ray: address of a cluster whose machines share `out` and the videos. Clips that an earlier run
     finished are left as they are. on_job(clips done, of how many). Raises UsageError where `out`
-    holds other features or there is no such cluster, WeightsError, DeviceError.
+    holds other features or is full or there is no such cluster, WeightsError, DeviceError.
     """
     where = device if ray else str(resolve_device(device))
     store.require(*needed(audio))
@@ -151,6 +151,7 @@ def run_all(
                 forget(out, cut)
                 keys[event.task] = job_key(cut)
             elif event.kind == "failed":
+                check_space(cut.name, event)
                 yield cut, event.row["error"]
             elif event.kind == "done":
                 rows, dropped = event.row["rows"], event.row["dropped"]

@@ -1,5 +1,6 @@
 """Frames of a video file, one by one."""
 
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,20 +12,17 @@ from typing import IO
 import numpy as np
 
 from moda_cli.config import FPS
-from moda_cli.errors import InputError, ModaError
-from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
+from moda_cli.errors import InputError
+from moda_cli.media.ffmpeg import check_not_stopped, ffmpeg, file_input, first_error
 from moda_cli.pictures import Picture
 
-STOPPED = 255  # ffmpeg's exit code after a signal
 VIDEO_HINT = "use a video that ffmpeg reads: MP4, MOV, MKV, WebM, AVI"
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header says; its picture as it is shown, turned upright."""
+    """What a video's header says."""
 
-    width: int
-    height: int
     fps: float
     duration_s: float
     has_sound: bool
@@ -32,18 +30,22 @@ class VideoInfo:
 
 def probe_video(path: Path) -> VideoInfo:
     """The header of a video. Raises InputError for a file without moving pictures."""
-    import imageio_ffmpeg
-
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="check the path")
-    try:
-        reader = imageio_ffmpeg.read_frames(f"file:{path}")
-        meta = next(reader)
-        reader.close()
-    except (OSError, RuntimeError, StopIteration, KeyError, IndexError):
-        raise InputError(f"cannot read {path} as a video", hint=VIDEO_HINT) from None
-    width, height = meta["size"]
-    return VideoInfo(width, height, meta["fps"], meta["duration"], "audio_codec" in meta)
+    # not imageio_ffmpeg.read_frames: it forks through Python, where Ctrl-C may get lost
+    command = [*ffmpeg(), "-loglevel", "info", *file_input(path)]
+    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    check_not_stopped(told.returncode, str(path))
+    header = told.stderr.decode(errors="replace")
+    video = re.search(r"^ *Stream #.*: Video: .* \d+x\d+.*", header, re.MULTILINE)
+    if not video:
+        raise InputError(f"cannot read {path} as a video", hint=VIDEO_HINT)
+    rate = re.search(r" ([\d.]+) fps", video[0])
+    clock = re.search(r"Duration: (\d+):(\d+):([\d.]+)", header)
+    hours, minutes, seconds = map(float, clock.groups()) if clock else (0.0, 0.0, 0.0)
+    duration_s = (60 * hours + minutes) * 60 + seconds
+    has_sound = re.search(r"^ *Stream #.*: Audio: ", header, re.MULTILINE) is not None
+    return VideoInfo(float(rate[1]) if rate else 0.0, duration_s, has_sound)
 
 
 def read_video(
@@ -72,8 +74,7 @@ def read_video(
                 count += 1
                 yield frame
             code = process.wait()
-            if code < 0 or code == STOPPED:  # no fault of the file's: not to be remembered
-                raise ModaError(f"ffmpeg was stopped while it read {path}")
+            check_not_stopped(code, str(path))
             if code != 0 or count == 0:
                 reason = first_error(log)
                 raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)

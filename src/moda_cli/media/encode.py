@@ -256,7 +256,8 @@ def _sound_input(
 
 def _pour(blocks: Iterator[Wave], pipe: int) -> None:
     """Write samples into a pipe as they come."""
-    with suppress(OSError), open(pipe, "wb", buffering=0) as file:  # OSError: ffmpeg has gone
+    # OSError: ffmpeg has gone; ValueError: and the stored sound is closed, too
+    with suppress(OSError, ValueError), open(pipe, "wb", buffering=0) as file:
         for block in blocks:
             file.write(block.tobytes())
 

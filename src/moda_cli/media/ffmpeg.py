@@ -4,7 +4,9 @@ import re
 from pathlib import Path
 from typing import IO
 
-from moda_cli.errors import UsageError
+from moda_cli.errors import ModaError, UsageError
+
+STOPPED = 255  # its exit code after a signal
 
 
 def ffmpeg() -> list[str]:
@@ -21,6 +23,12 @@ def ffmpeg() -> list[str]:
 def file_input(path: Path) -> list[str]:
     """A file named by the user: never an URL, nor a playlist that fetches one."""
     return ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
+
+
+def check_not_stopped(code: int, name: str) -> None:
+    """Raises ModaError where a signal ended it: no fault of the file's, not to be remembered."""
+    if code < 0 or code == STOPPED:
+        raise ModaError(f"ffmpeg was stopped while it read {name}")
 
 
 def first_error(log: IO[bytes]) -> str:

@@ -9,17 +9,16 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.errors import InputError, ModaError
-from moda_cli.media.decode import STOPPED
-from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
+from moda_cli.errors import InputError, UsageError, is_disk_full
+from moda_cli.media.ffmpeg import check_not_stopped, ffmpeg, file_input, first_error
 
 Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
 Block = tuple[int, NDArray[np.float32]]  # sample rate, samples (n, channels)
@@ -36,6 +35,8 @@ ENCODED_MAGIC = (
 # WAVE's format tag and bits -> samples that are taken while they arrive
 WAV_TYPES = {(1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
 UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe put 0, or a number above this
+SAMPLE_BYTES = 4  # of a wave
+BLOCK = 1 << 16  # samples
 POLL_S = 0.2  # how long a read that nobody waits for any more goes on
 
 
@@ -52,33 +53,46 @@ def read_audio(path: Path) -> Wave:
 
 
 class StoredWave:
-    """A 16 kHz wave (N,) in a file, read by slices."""
+    """A 16 kHz wave (N,) in a file, read by slices, also by several threads."""
 
-    def __init__(self, path: Path, file: Any) -> None:
-        self.path, self._file = path, file
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self._lock = file, threading.Lock()
+        self._length = file.seek(0, os.SEEK_END) // SAMPLE_BYTES
 
     def __len__(self) -> int:
-        return int(self._file.frames)
+        return self._length
 
     def __getitem__(self, key: slice, /) -> Wave:
         start, stop, _ = key.indices(len(self))
-        self._file.seek(start)
-        wave: Wave = self._file.read(max(stop - start, 0), dtype="float32")
-        return wave
+        with self._lock:
+            self._file.seek(SAMPLE_BYTES * start)
+            return np.fromfile(self._file, np.float32, max(stop - start, 0))
+
+    def blocks(self) -> Iterator[Wave]:
+        """All of it, in order."""
+        return (self[start : start + BLOCK] for start in range(0, len(self), BLOCK))
 
 
 @contextmanager
 def stored_wave(path: Path) -> Iterator[StoredWave]:
-    """What `read_audio` returns, in a temporary file, so that hours of it take no memory."""
-    import soundfile
+    """What `read_audio` returns, in a temporary file, so that hours of it take no memory.
 
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / "sound.wav"
-        with soundfile.SoundFile(copy, "w", SAMPLE_RATE, 1, "FLOAT", format="RF64") as file:
+    Raises UsageError where there is no room for it.
+    """
+    try:
+        with ExitStack() as opened:
+            file = opened.enter_context(tempfile.TemporaryFile())  # nameless: gone if we are killed
             for block in sound_blocks(path):
-                file.write(block)
-        with soundfile.SoundFile(copy) as file:
-            yield StoredWave(copy, file)
+                file.write(block.tobytes())
+            file.flush()
+            opened.pop_all()
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        full = f"cannot write to {tempfile.gettempdir()}: {error.strerror}"
+        raise UsageError(full, hint="free some space, or set TMPDIR to another folder") from None
+    with file:
+        yield StoredWave(file)
 
 
 class LiveSound:
@@ -274,7 +288,7 @@ def _file_blocks(path: Path, name: str) -> Iterator[Block]:
         return
     with file:
         try:
-            for block in file.blocks(1 << 16, dtype="float32", always_2d=True):
+            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
                 yield file.samplerate, block
         except soundfile.LibsndfileError as error:
             raise InputError(f"{name} is damaged: {error}", hint="export it again") from None
@@ -312,8 +326,7 @@ def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
             count += len(block)
             yield rate, block.astype(np.float32)
         code = process.wait()
-        if code < 0 or code == STOPPED:  # no fault of the file's
-            raise ModaError(f"ffmpeg was stopped while it read {name}")
+        check_not_stopped(code, name)
         if code:  # what it could mend, and a file that ends early, leave it at 0
             where = f"{name} is damaged {count / rate:.1f} s from its start"
             raise InputError(f"{where}: {first_error(log)}", hint="export it again")
