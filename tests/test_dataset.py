@@ -70,6 +70,12 @@ def test_unusable_features(features: Path, tmp_path: Path) -> None:
     wanted = short(model=ModelConfig())
     with pytest.raises(InputError, match="4 x 80, and the model hears hubert of 12 x 768"):
         train(features, tmp_path / "run", wanted, workers=0)
+    index = features / "index.jsonl"
+    rows = [json.loads(line) for line in index.read_text().splitlines()]
+    rows = [{**row, "options": {"audio": "wav2vec2"}} for row in rows]
+    index.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="wav2vec2 features of 4 x 80, and the model hears logmel"):
+        train(features, tmp_path / "run", short(), workers=0)
     assert not (tmp_path / "run").exists()
 
 

@@ -16,7 +16,7 @@ from moda_cli.errors import InputError
 from moda_cli.evaluate import scores
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.face import check_clip
-from moda_cli.media import read_audio
+from moda_cli.media import read_audio, read_video, write_video
 from moda_cli.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -201,6 +201,7 @@ def test_a_batch_is_measured_by_its_report(bench: Path) -> None:
     data = results(done)
     assert done.exit_code == 1
     assert data["summary"]["generated"]["rtf_encode"]["value"] == pytest.approx(1.6 / 1.6)
+    assert data["label"] == "out"
     assert [row["reason"] for row in data["left_out"]] == [
         "it was not made: no face found in c.png", f"there is no file {out / 'd.mp4'}",
     ]  # fmt: skip
@@ -307,6 +308,11 @@ def test_without_weights_the_mouth_is_measured_and_checked(
     late = check_clip(path, np.roll(wave, 8000), 0.4)
     assert not late.passed
     assert "< 0.4" in late.reason
+    write_video(read_video(path), path.with_name("mute.mp4"), 25)
+    done = CliRunner().invoke(app, ["eval", str(path.parent), "--json"])
+    mute = next(clip for clip in results(done)["clips"] if clip["id"] == "mute")
+    assert "jitter" in mute["values"]["generated"]
+    assert done.exit_code == 1, "its mouth was held against nothing"
 
 
 def test_a_check_without_a_face_fails(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from moda_cli.choice import BUNDLED
 from moda_cli.config import ClipConfig
+from moda_cli.errors import UsageError
 from moda_cli.evaluate import generate
 from moda_cli.evaluate.generate import Job, described, generate_all, timed_generate
 from moda_cli.evaluate.inputs import Timing
@@ -68,3 +69,27 @@ def test_a_retrained_model_makes_its_clips_again(
     timings, video = make()
     assert timings != first[0]
     assert video != first[1]
+
+
+def test_clips_from_elsewhere_are_not_replaced(
+    tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "REPEATS", 1)
+    pipeline, clip = Pipeline.load("mini", "cpu"), tmp_path / "b.mp4"
+    jobs = [Job("a", PORTRAIT, speech), Job("b", PORTRAIT, speech)]
+    clip.write_bytes(b"another method's")
+    with pytest.raises(UsageError, match=r"b\.mp4 is there"):
+        generate_all(jobs, tmp_path, pipeline, CPU, 0, {})
+    assert clip.read_bytes() == b"another method's"
+    assert not (tmp_path / "a.mp4").exists()
+    clip.unlink()
+
+    def interrupted(*_: object) -> None:  # made, and then stopped while it is timed
+        clip.write_bytes(b"ours")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(generate, "timed_generate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})
+    assert "b" in generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})[0]

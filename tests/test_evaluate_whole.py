@@ -75,6 +75,7 @@ def test_six_clips_of_a_split_are_made_and_measured(
         assert summary[column]["low"] <= summary[column]["high"]
     assert 0 < summary["rtf"]["value"] < 20
     assert set(data["clips"][0]["timing"]["stages"]) == {"portrait", "motion", "frames"}
+    assert data["generation"]["dtype"] == "float32"
     reasons = {(row["id"], row["metric"]): row["reason"] for row in data["left_out"]}
     assert reasons["WRA_Gone_000", None] == f"there is no such clip; replaced by {names[5]}"
     assert "are needed" in reasons[names[0], "sync"]

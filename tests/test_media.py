@@ -181,6 +181,27 @@ def test_a_sound_that_breaks_off_is_refused_and_a_torn_tail_is_not(tmp_path: Pat
     assert len(read_audio(path)) / 16000 == pytest.approx(6, abs=0.1)
 
 
+@pytest.mark.parametrize("name", ["a.wav", "a.aiff", "a.au", "a.m4a"])
+def test_sound_that_ends_early_is_refused(tmp_path: Path, name: str) -> None:
+    soundfile.write(tmp_path / "whole.wav", np.tile(chirp(16000), 5), 16000)
+    make("-i", tmp_path / "whole.wav", "-movflags", "faststart", tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=f"{name} ends early.* 3.0 (of 6.0 )?s"):
+        read_audio(tmp_path / name)
+
+
+def test_wav_of_unknown_length_is_taken_as_it_is(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "whole.wav", chirp(16000), 16000)
+    data = bytearray((tmp_path / "whole.wav").read_bytes())
+    at = data.index(b"data") + 4
+    samples = (len(data) - at - 4) // 2
+    for size in (0, 0x7FFFFFFF, 0x80000000 - 36, 0xFFFFFFFF, 2 * samples + 100):
+        data[at : at + 4] = size.to_bytes(4, "little")
+        (tmp_path / "piped.wav").write_bytes(data)
+        assert len(read_audio(tmp_path / "piped.wav")) == samples, hex(size)
+
+
 def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
     text = "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/sound.ts\n#EXT-X-ENDLIST\n"
     (tmp_path / "a.m3u8").write_text(text)

@@ -117,6 +117,20 @@ def test_latex_escapes_and_sets_off_what_was_measured(tmp_path: Path) -> None:
     assert all(line.count("&") == 2 for line in lines if line.endswith(r"\\"))
 
 
+def test_negative_numbers_have_a_minus_and_zero_none(tmp_path: Path) -> None:
+    cell = {"value": -0.04, "low": -0.1234, "high": 0.0, "clips": 2, "std": None}
+    lag, drift = (
+        next(column for column in COLUMNS if column.key == key)
+        for key in ("lip_lag", "sharpness_drift")
+    )
+    assert with_interval(lag, cell) == "0.0 [-0.1, 0.0]"
+    data = results(tmp_path)
+    data["summary"]["generated"] = {"sharpness_drift": cell}
+    data["summary"]["reference"] = {}
+    assert drift.digits == 3
+    assert r"$-$0.040 {\scriptsize [$-$0.123, 0.000]} \\" in latex(data)
+
+
 def one_clip(folder: Path) -> dict[str, Any]:
     """Results of one clip: its intervals are points."""
     data = results(folder, clips=1)

@@ -161,8 +161,9 @@ def evaluate(
     elif not quiet:
         _show(results)
         typer.echo(request.folder / "report.html")
-    # single columns are left out where a clip has none: no pauses, shorter than a second
-    if any(row["metric"] in (None, *results["metrics"]) for row in results["left_out"]):
+    # other single columns are left out where a clip has none: no pauses, shorter than a second
+    faults = {None, "lip_sync", *results["metrics"]}
+    if any(row["metric"] in faults for row in results["left_out"]):
         raise typer.Exit(EXIT_LEFT_OUT)
 
 
@@ -174,7 +175,7 @@ def _show(results: "Results") -> None:
     from moda_cli.evaluate import tables
 
     console = Console()
-    count = f"{len(results['clips'])} clips"
+    count = f"{len(results['clips'])} clips" if len(results["clips"]) > 1 else "one clip"
     columns = tables.paper_columns(results)
     if columns:
         heads = [tables.title(column) for column in columns]
@@ -195,7 +196,8 @@ def _show(results: "Results") -> None:
         console.print(table)
     sides = [side for side in tables.SIDES if results["summary"][side]]
     names = {"generated": results["label"], "reference": "real clips"}
-    table = _table("With 95 % intervals over clips", [names[side] for side in sides])
+    about = "With 95 % intervals over clips" if len(results["clips"]) > 1 else count
+    table = _table(about, [names[side] for side in sides])
     for column in [*columns, *tables.other_columns(results)]:
         found = (results["summary"][side].get(column.key) for side in sides)
         cells = (tables.with_interval(column, cell) if cell else "-" for cell in found)

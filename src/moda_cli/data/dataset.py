@@ -64,6 +64,7 @@ class Clip:
 
     path: Path
     frames: int
+    kind: str | None = None  # of its audio features, where the index says so
 
 
 @contextmanager
@@ -90,7 +91,14 @@ def read_index(root: Path, split: str, window: int) -> list[Clip]:
     try:
         rows = read_rows(index)
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
-        clips = [Clip(root / f"{row['clip']}.safetensors", row["frames"]) for row in chosen]
+        clips = [
+            Clip(
+                root / f"{row['clip']}.safetensors",
+                row["frames"],
+                row.get("options", {}).get("audio"),
+            )
+            for row in chosen
+        ]
     except (KeyError, TypeError) as error:
         raise InputError(f"{index} is damaged: {error!r}", hint=hint) from None
     if not clips:
@@ -224,9 +232,11 @@ def check_features(clip: Clip, model: ModelConfig | SyncConfig) -> None:
     """Raises InputError for features of another kind than the model hears."""
     with opened(clip.path) as file:
         found = file.get_slice("audio").get_shape()[1:]
-    if found != [model.audio_layers, model.audio_dim]:
+    wanted = [model.audio_layers, model.audio_dim]
+    # wav2vec2 and hubert are of one shape
+    if found != wanted or clip.kind not in (None, model.audio):
         raise InputError(
-            f"{clip.path} holds audio features of {found[0]} x {found[-1]}, "
+            f"{clip.path} holds {clip.kind or 'audio'} features of {found[0]} x {found[-1]}, "
             f"and the model hears {model.audio} of {model.audio_layers} x {model.audio_dim}",
             hint="choose --config, or --set model.audio=, model.audio_layers= and model.audio_dim=",
         )

@@ -18,7 +18,7 @@ from moda_cli.choice import choose
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.data.splits import Case, Split
 from moda_cli.emotion import parse_emotion
-from moda_cli.errors import InputError
+from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
@@ -86,11 +86,16 @@ def generate_all(
 ) -> tuple[dict[str, Timing], list[LeftOut]]:
     """Make and time the clips that `folder` does not hold yet; those it holds keep their times.
 
-    A clip that cannot be made is left out and does not stop the others.
+    A clip that cannot be made is left out and does not stop the others. Raises UsageError where one
+    of the clips is there from elsewhere.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / TIMINGS
     known = {row["id"]: row for row in _rows(journal)}
+    for job in jobs:
+        if job.id not in known and (output := folder / f"{job.id}.mp4").exists():
+            hint = "leave --generate out, or give another folder"
+            raise UsageError(f"{output} is there, and was not made by `moda eval`", hint=hint)
     timings: dict[str, Timing] = {}
     left_out = []
     for done, job in enumerate(jobs, start=1):
@@ -103,8 +108,10 @@ def generate_all(
             made_by={**made_by},
             version=__version__,
         )
-        row = known.get(job.id, {})
-        if row.get("key") == key and output.is_file():
+        row = known.get(job.id)
+        if row is None:  # from now on the clip is ours, finished or not
+            _add(journal, {"id": job.id, "key": ""})
+        elif row["key"] == key and output.is_file():
             timings[job.id] = Timing(**row["timing"])
             continue
         config = ClipConfig(
@@ -121,9 +128,13 @@ def generate_all(
             left_out.append(LeftOut(job.id, f"it was not made: {error}"))
             continue
         timings[job.id] = timing
-        with journal.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"id": job.id, "key": key, "timing": asdict(timing)}) + "\n")
+        _add(journal, {"id": job.id, "key": key, "timing": asdict(timing)})
     return timings, left_out
+
+
+def _add(journal: Path, row: Mapping[str, Any]) -> None:
+    with journal.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:

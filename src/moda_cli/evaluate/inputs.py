@@ -69,7 +69,8 @@ class Inputs:
 def videos(folder: Path) -> dict[str, Path]:
     """The video files of a folder by stem. Raises InputError where there are none, or two."""
     if not folder.is_dir():
-        raise InputError(f"there is no folder {folder}", hint="check the path")
+        hint = "give the folder that holds it" if folder.is_file() else "check the path"
+        raise InputError(f"there is no folder {folder}", hint=hint)
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEOS and not path.name.startswith("."):

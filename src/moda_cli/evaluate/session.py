@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from moda_cli import media
-from moda_cli.choice import resolve_device
+from moda_cli.choice import resolve_device, resolve_dtype
 from moda_cli.data import splits
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate import generate, inputs, report, tables
@@ -45,10 +45,14 @@ class Request:
     protocol: Protocol = field(default_factory=Protocol)
 
     @property
+    def source(self) -> Path:
+        """The folder of the generated clips."""
+        generated = self.generated.resolve()
+        return generated.parent if generated.suffix == ".jsonl" else generated
+
+    @property
     def folder(self) -> Path:
-        source = self.generated.parent if self.generated.suffix == ".jsonl" else self.generated
-        resolved = source.resolve()
-        return self.output or resolved.with_name(f"{resolved.name}-eval")
+        return self.output or self.source.with_name(f"{self.source.name}-eval")
 
 
 def run(request: Request, on_step: OnStep | None = None) -> Results:
@@ -78,7 +82,7 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
     if choice.metrics and (request.ray or (request.workers > 1 and len(given.pairs) > 1)):
         where = request.device if request.ray else str(device)
         evaluation.crashed, devices = look_ahead(evaluation, request.workers, request.ray, where)
-    results = evaluate(evaluation, request.label or request.generated.resolve().stem, reasons)
+    results = evaluate(evaluation, request.label or request.source.name, reasons)
     if not results["clips"]:
         first = evaluation.left_out[0]
         raise InputError(f"no clip can be measured; {first.id}: {first.reason}")
@@ -127,7 +131,7 @@ def _inputs(
             jobs = generate.materials(chosen, root, place, protocol, cache)
         generation = {
             **generate.described(pipeline, request.seed),
-            "dtype": request.dtype,
+            "dtype": str(resolve_dtype(request.dtype, device)).removeprefix("torch."),
             "device": str(device),
         }
         timings, failed = generate.generate_all(

@@ -32,7 +32,7 @@ def title(column: Column) -> str:
 
 
 def number(column: Column, value: float) -> str:
-    return f"{value:.{column.digits}f}"
+    return f"{value:z.{column.digits}f}"  # z: no -0.0
 
 
 def interval(column: Column, cell: dict[str, Any]) -> tuple[str, str] | None:
@@ -161,8 +161,9 @@ def _latex_cell(column: Column, cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "--"
     text = number(column, cell["value"])
-    bounds = interval(column, cell)
-    return rf"{text} {{\scriptsize [{bounds[0]}, {bounds[1]}]}}" if bounds else text
+    if bounds := interval(column, cell):
+        text += rf" {{\scriptsize [{bounds[0]}, {bounds[1]}]}}"
+    return text.replace("-", "$-$")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -31,6 +31,12 @@ def check_not_stopped(code: int, name: str) -> None:
         raise ModaError(f"ffmpeg was stopped while it read {name}")
 
 
+def ends_early(log: IO[bytes]) -> bool:
+    """Whether ffmpeg's log says that an MP4 file holds less than its header promises."""
+    log.seek(0)
+    return b": partial file" in log.read()
+
+
 def first_error(log: IO[bytes]) -> str:
     """The line of ffmpeg's log that names the cause; the later ones follow from it."""
     log.seek(0)

@@ -2,6 +2,7 @@
 
 import os
 import queue
+import re
 import select
 import struct
 import subprocess
@@ -11,19 +12,20 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli.config import SAMPLE_RATE, SAMPLES_PER_FRAME
+from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.errors import InputError, UsageError, is_disk_full
-from moda_cli.media.ffmpeg import check_not_stopped, ffmpeg, file_input, first_error
+from moda_cli.media.ffmpeg import check_not_stopped, ends_early, ffmpeg, file_input, first_error
 
 Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
 Block = tuple[int, NDArray[np.float32]]  # sample rate, samples (n, channels)
 
 SOUND_HINT = "use WAV, FLAC, MP3, M4A, OGG, or a video with sound"
+EARLY_HINT = "it was cut short: copy or export it again"
 
 # what libsndfile reads without guessing: WAV, FLAC, Ogg, AIFF, CAF, AU
 SOUNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC", b"OggS", b"FORM", b"caff", b".snd")
@@ -35,6 +37,8 @@ ENCODED_MAGIC = (
 # WAVE's format tag and bits -> samples that are taken while they arrive
 WAV_TYPES = {(1, 16): "<i2", (1, 32): "<i4", (3, 32): "<f4", (3, 64): "<f8"}
 UNKNOWN_SIZE = 0x7FFF0000  # programs that write to a pipe put 0, or a number above this
+# libsndfile's log of a WAV, AIFF or AU file that holds fewer bytes than its header says
+SHORTER = re.compile(r"^ *(?:data|SSND|Data Size) *: (\d+) \(should be ([1-9]\d*)\)", re.M)
 SAMPLE_BYTES = 4  # of a wave
 BLOCK = 1 << 16  # samples
 POLL_S = 0.2  # how long a read that nobody waits for any more goes on
@@ -283,15 +287,26 @@ def _file_blocks(path: Path, name: str) -> Iterator[Block]:
         file = soundfile.SoundFile(path) if is_plain else None
     except soundfile.LibsndfileError:
         file = None
-    if file is None:
+    if file is None or not file.frames:  # of a recorder that was killed the header says none
         yield from _ffmpeg_blocks(path, name)
         return
     with file:
+        _check_length(file, name)
         try:
             for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
                 yield file.samplerate, block
         except soundfile.LibsndfileError as error:
             raise InputError(f"{name} is damaged: {error}", hint="export it again") from None
+
+
+def _check_length(file: Any, name: str) -> None:
+    """Raises InputError for a file that ends a video frame or more before its header says."""
+    if found := SHORTER.search(file.extra_info):
+        promised, there = map(int, found.groups())
+        length = file.frames * promised / there
+        if promised < UNKNOWN_SIZE and length - file.frames >= file.samplerate / FPS:
+            seconds = f"{file.frames / file.samplerate:.1f} of {length / file.samplerate:.1f} s"
+            raise InputError(f"{name} ends early: {seconds}", hint=EARLY_HINT)
 
 
 def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
@@ -327,6 +342,8 @@ def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
             yield rate, block.astype(np.float32)
         code = process.wait()
         check_not_stopped(code, name)
-        if code:  # what it could mend, and a file that ends early, leave it at 0
+        if code:  # what it could mend leaves it at 0
             where = f"{name} is damaged {count / rate:.1f} s from its start"
             raise InputError(f"{where}: {first_error(log)}", hint="export it again")
+        if ends_early(log):
+            raise InputError(f"{name} ends early, after {count / rate:.1f} s", hint=EARLY_HINT)
