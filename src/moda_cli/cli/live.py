@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 SHOWN = 20  # failures in the final table
 
 
+def failure(job: "Job", event: "Event") -> str:
+    hint = event.row.get("hint")
+    return f"failed: {job.origin}: {event.row['error']}" + (f" ({hint})" if hint else "")
+
+
 class Plain:
     """What a log file wants: the paths made on stdout, a line for each failure on stderr."""
 
@@ -34,7 +39,7 @@ class Plain:
             typer.echo(job.output)
         elif event.kind == "failed":
             self.failures.append((job.origin, event.row["error"]))
-            typer.echo(f"failed: {job.origin}: {event.row['error']}", err=True)
+            typer.echo(failure(job, event), err=True)
         elif event.kind == "retried":
             self.say(f"trying again: {job.origin}: {event.row['error']}")
 
@@ -76,7 +81,7 @@ class Live(Plain):
         elif event.kind in ("done", "failed"):
             if event.kind == "failed":
                 self.failures.append((job.origin, event.row["error"]))
-                self.console.print(f"failed: {job.origin}: {event.row['error']}", markup=False)
+                self.console.print(failure(job, event), markup=False)
             elif self.paths:
                 typer.echo(job.output)
             self.made += event.kind == "done"
