@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -66,7 +67,7 @@ def later(wave: NDArray[np.float32], frames: int) -> NDArray[np.float32]:
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Clip:
     folder = tmp_path_factory.mktemp("mouth")
-    return generate(EXAMPLES / "portrait.png", EXAMPLES / "speech.wav", folder, 320)
+    return generate(EXAMPLES / "portrait.png", EXAMPLES / "speech.wav", folder)
 
 
 def test_the_tracked_opening_is_the_jaw_that_was_asked_for(clip: Clip) -> None:
@@ -206,7 +207,7 @@ class KnownFace:
 def test_a_detector_measures_the_gap_between_the_lips(clip: Clip) -> None:
     gaps = [0.0, 0.1, 0.25, 0.05]
     detector = KnownFace(gaps)
-    frame = next(read_video(clip.video))
+    frame = cv2.resize(next(read_video(clip.video)), (320, 320))
     follower, mouth = FaceFollower(detector), MouthTracker(detector)
     for _ in gaps:
         mouth.add(frame, follower.look(frame))
