@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import torch
 
 from moda_cli import components
@@ -54,6 +55,12 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
         raise UsageError("float16 takes minutes a frame on a CPU", hint="use bfloat16 or float32")
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def use_threads(count: int) -> None:
+    """Let torch and OpenCV take this many threads of the CPU in this process."""
+    torch.set_num_threads(count)
+    cv2.setNumThreads(count)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from torch import Tensor
 from moda_cli import __version__, components, media
 from moda_cli.batch.files import at_hand
 from moda_cli.batch.jobs import Job
-from moda_cli.choice import resolve_device
+from moda_cli.choice import resolve_device, use_threads
 from moda_cli.config import ClipConfig
 from moda_cli.emotion import Timeline, parse_emotion
 from moda_cli.errors import DeviceError, ModaError, UsageError
@@ -141,10 +141,7 @@ class ClipMaker:
     def __call__(self, device: str, threads: int) -> Work:
         """threads: of the CPU, 0 leaves it to torch. Raises WeightsError or DeviceError."""
         if threads:
-            import cv2
-
-            torch.set_num_threads(threads)
-            cv2.setNumThreads(threads)
+            use_threads(threads)
         pipeline = CachingPipeline.load(
             self.model, device, self.renderer, self.dtype, self.compiled
         )

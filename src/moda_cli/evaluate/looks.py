@@ -6,9 +6,9 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import torch
 
+from moda_cli.choice import use_threads
 from moda_cli.errors import UsageError
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.inputs import Inputs, Pair
@@ -30,8 +30,7 @@ class Looker:
 
     def __call__(self, device: str, threads: int) -> Work:
         """Raises WeightsError."""
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+        use_threads(threads)
         choice, cache = choose(self.metrics, self.protocol), Cache(self.cache)
         evaluation = Evaluation(
             Inputs([]), choice, self.protocol, cache, torch.device(device), self.reference_row

@@ -13,7 +13,7 @@ import cv2
 import torch
 
 from moda_cli import components
-from moda_cli.choice import resolve_device
+from moda_cli.choice import resolve_device, use_threads
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.data.clip_files import Row
@@ -128,8 +128,7 @@ class Extractor:
         if network_hashes(self.options["audio"]) != self.options["networks"]:
             hint = "let all machines share MODA_CACHE, or download the same files there"
             raise WeightsError("other weights are installed here than where it began", hint=hint)
-        torch.set_num_threads(threads)
-        cv2.setNumThreads(threads)
+        use_threads(threads)
         networks = Networks.load(self.options["audio"], torch.device(device))
 
         def work(cut: Cut, following: Sequence[Cut], on_progress: object) -> Row:
@@ -169,8 +168,7 @@ def run_all(
 def one_thread() -> Iterator[None]:
     """Sums of floats depend on the number of threads; jobs must not."""
     threads = torch.get_num_threads(), cv2.getNumThreads()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_threads(1)
     try:
         yield
     finally:
