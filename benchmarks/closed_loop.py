@@ -29,12 +29,14 @@ from benchmarks.held_out_speech import (
 from benchmarks.lip_measures import best_lag, dips, gap_range, judge_gap, judge_lips, pooled
 from numpy.typing import NDArray
 
-from moda_cli import figures, media
+from moda_cli import media
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.data.behaviour import CLOSED_LID
-from moda_cli.data.synthetic import TEST_VOICES
-from moda_cli.data.visemes import LABIAL, OPEN, Phone, lips
-from moda_cli.landmarks import FaceLandmarks
+from moda_cli.data.synthetic.behaviour import CLOSED_LID
+from moda_cli.data.synthetic.corpus import TEST_VOICES
+from moda_cli.data.synthetic.visemes import LABIAL, OPEN, Phone, lips
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.portrait import find_face, frame_portrait
+from moda_cli.media import figures
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
@@ -45,8 +47,7 @@ from moda_cli.motion import (
     save_motion,
 )
 from moda_cli.pipeline import Pipeline
-from moda_cli.portrait import find_face, frame_portrait
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.rig import Rig
 
 ROOT = Path(__file__).parents[1]
 SIZE = 512  # longer side of the frames

@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from by_rule import GOLDEN
 from liveportrait_by_rule import by_rule
-from moda_cli.features.extractors import AppearanceExtractor
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork
+from moda_cli.face.extractors import AppearanceExtractor
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork
 
 LARGEST = torch.finfo(torch.float8_e4m3fn).max
 LAYERS = {

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli.config import FPS, NO_EMOTION, SAMPLE_RATE
-from moda_cli.data.behaviour import perform
-from moda_cli.data.synthetic import TEST_VOICES, neutral_motion
-from moda_cli.data.text import sentence
-from moda_cli.data.visemes import Phone, lips, to_visemes
-from moda_cli.data.voices import Request, Voice, synthesise
+from moda_cli.data.synthetic.behaviour import perform
+from moda_cli.data.synthetic.corpus import TEST_VOICES, neutral_motion
+from moda_cli.data.synthetic.text import sentence
+from moda_cli.data.synthetic.visemes import Phone, lips, to_visemes
+from moda_cli.data.synthetic.voices import Request, Voice, synthesise
 from moda_cli.motion import EXPRESSION, POSE, encode
 
 PAUSE_S = 0.25  # between sentences; a mouth shut by silence would flatter the closure rate

@@ -76,7 +76,7 @@ def errors(face: object, truth: dict[str, list]) -> dict[str, float]:
 def run(media: Path, judge_python: str) -> dict[str, object]:
     import skimage
 
-    from moda_cli.features.face import find_faces
+    from moda_cli.face.search import find_faces
 
     def load(path: Path) -> np.ndarray:
         return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)

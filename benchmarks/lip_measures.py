@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import FPS
-from moda_cli.data.visemes import LABIAL, OPEN, Phone
+from moda_cli.data.synthetic.visemes import LABIAL, OPEN, Phone
 
 CLOSED_SHARE = 0.15  # of the clip's range of the gap
 SHIFTS = 300

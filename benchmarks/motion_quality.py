@@ -18,8 +18,8 @@ from torch import Tensor
 
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
-from moda_cli.emotion import parse_emotion
-from moda_cli.generator import MotionGenerator, causal_take, sample
+from moda_cli.control import parse_emotion
+from moda_cli.generator.model import MotionGenerator, causal_take, sample
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
 

@@ -16,12 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moda_cli import figures, media
+from moda_cli import media
 from moda_cli.config import RenderConfig
-from moda_cli.features.face import choose_face, find_faces
+from moda_cli.face.portrait import frame_portrait
+from moda_cli.face.search import choose_face, find_faces
+from moda_cli.media import figures
 from moda_cli.motion import Motion, pack, pose_from_rotation
-from moda_cli.portrait import frame_portrait
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.rig import Rig
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "portrait.png"
 JUDGED = {"d5": "lip_ratio", "d8": "lip_ratio", "d7": "eye_ratio"}

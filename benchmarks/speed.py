@@ -22,24 +22,24 @@ from by_rule import RELEASED, key_table, mmdit_by_rule, state_by_rule
 from liveportrait_by_rule import by_rule, retargeting_file
 from moda_cli import media
 from moda_cli.config import FPS, NO_EMOTION, SAMPLES_PER_FRAME, SamplerConfig
-from moda_cli.emotion import Timeline, parse_emotion
+from moda_cli.control import Timeline, parse_emotion
 from moda_cli.errors import ModaError
-from moda_cli.features.extractors import (
+from moda_cli.face.extractors import (
     AppearanceExtractor,
     Extractors,
     MotionExtractor,
 )
-from moda_cli.features.speech import SpeechFeatures
-from moda_cli.features.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from moda_cli.generator import MotionGenerator, released_take, sample
+from moda_cli.generator.model import MotionGenerator, released_take, sample
 from moda_cli.motion import Source, Stats
-from moda_cli.render.keypoints import Retargeting
-from moda_cli.render.liveportrait import Engine, LivePortrait, Networks, fitting_batch
-from moda_cli.render.paste import PasteBack, TensorPaste
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork
-from moda_cli.weights.liveportrait import RETARGETING, liveportrait_state
-from moda_cli.weights.speech_encoder import speech_encoder_state
+from moda_cli.render.liveportrait.keypoints import Retargeting
+from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
+from moda_cli.render.liveportrait.renderer import Engine, LivePortrait, Networks, fitting_batch
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork
+from moda_cli.speech.encoder import SpeechEncoder, SpeechEncoderConfig
+from moda_cli.speech.released import SpeechFeatures
+from moda_cli.weights.renames.liveportrait import RETARGETING, liveportrait_state
+from moda_cli.weights.renames.speech import speech_encoder_state
 from moda_cli.weights.state import load_strict
 
 SIDE = 512  # of the portrait and of the frames

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import torch
 
-from moda_cli import figures, media
+from moda_cli import media
 from moda_cli.config import EMOTIONS, SamplerConfig
-from moda_cli.features.face import choose_face, find_faces
-from moda_cli.generator import causal_take, sample
+from moda_cli.face.search import choose_face, find_faces
+from moda_cli.generator.model import causal_take, sample
+from moda_cli.media import figures
 from moda_cli.pipeline import Pipeline
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.rig import Rig
 
 HERE = Path(__file__).parent
 MOMENT = 60  # frame shown: an open vowel of the example's speech

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from moda_cli.config import ModelConfig
-from moda_cli.model.mmdit import MMDiT
-from moda_cli.weights.motion_generator import motion_generator_state
+from moda_cli.generator.mmdit import MMDiT
+from moda_cli.weights.renames.moda import motion_generator_state
 from moda_cli.weights.state import load_strict
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -18,7 +18,7 @@ from by_rule import key_table, state_by_rule
 from face_by_rule import MOUTH_DROP, draw_face, save, save_landmarks, save_yunet
 from liveportrait_by_rule import released_shapes
 from moda_cli.config import SAMPLE_RATE
-from moda_cli.features.extractors import MotionExtractor
+from moda_cli.face.extractors import MotionExtractor
 from moda_cli.weights import store
 from moda_cli.weights.store import Installed, sha256_of
 

@@ -13,8 +13,8 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from moda_cli.features.crops import portrait_crop
-from moda_cli.landmarks import Points
+from moda_cli.face.crops import portrait_crop
+from moda_cli.face.landmarks import Points
 
 CELL = 8
 BOX = 100.0  # pixels of every box that the detector returns

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from by_rule import key_table, state_by_rule
-from moda_cli.features.extractors import AppearanceExtractor, MotionExtractor
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork
-from moda_cli.weights.liveportrait import (
+from moda_cli.face.extractors import AppearanceExtractor, MotionExtractor
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork
+from moda_cli.weights.renames.liveportrait import (
     APPEARANCE,
     GENERATOR,
     MOTION,

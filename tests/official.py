@@ -17,9 +17,9 @@ from by_rule import key_table, released_state, state_by_rule
 from face_by_rule import draw_face, save_landmarks, save_yunet
 from hub_server import Hub
 from liveportrait_by_rule import released_shapes, retargeting_file
-from moda_cli.features.extractors import AppearanceExtractor, MotionExtractor
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork
+from moda_cli.face.extractors import AppearanceExtractor, MotionExtractor
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork
 from moda_cli.weights.manifest import Manifest, load_manifest
 
 MODA = "lixinyizju/moda"

@@ -8,10 +8,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from moda_cli.alse import LIPS, SyncExpert, Tower, expert_loss, gate, sync_loss
 from moda_cli.config import SyncConfig
-from moda_cli.data.dataset import Windows, feature_stats, read_index, stack
 from moda_cli.errors import UsageError, WeightsError
+from moda_cli.train.alse import LIPS, SyncExpert, Tower, expert_loss, gate, sync_loss
+from moda_cli.train.dataset import Windows, feature_stats, read_index, stack
 from moda_cli.train.loop import train
 from moda_cli.train.objectives import sync_scores
 from toy_features import TINY, short, write_features

@@ -22,16 +22,16 @@ import soundfile
 import torch
 from typer.testing import CliRunner, Result
 
-from moda_cli.batch.clips import ClipMaker, devices
-from moda_cli.batch.jobs import Job, Shard, jobs_from_file
-from moda_cli.batch.run import Rules, Summary, run
 from moda_cli.choice import choose
 from moda_cli.cli import app
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.errors import DeviceError, InputError, UsageError
 from moda_cli.evaluate.inputs import from_report
-from moda_cli.executors import cluster, processes
-from moda_cli.executors.processes import Event
+from moda_cli.jobs import cluster, processes
+from moda_cli.jobs.batch import Rules, Summary, run
+from moda_cli.jobs.clip_list import Job, Shard, jobs_from_file
+from moda_cli.jobs.clips import ClipMaker, devices
+from moda_cli.jobs.processes import Event
 from moda_cli.media import read_audio, read_video
 from moda_cli.pipeline import Pipeline
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from by_rule import GOLDEN
-from moda_cli.features.crops import crop_image, halve, limit_picture, portrait_crop
+from moda_cli.face.crops import crop_image, halve, limit_picture, portrait_crop
 
 CROPS = load_file(GOLDEN / "lp_crop.safetensors")
 

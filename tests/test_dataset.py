@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from moda_cli.config import NO_EMOTION, ModelConfig
-from moda_cli.data.dataset import Clip, Windows, augment_log_mel, read_index, stack
 from moda_cli.errors import InputError
-from moda_cli.features.audio import window_features
 from moda_cli.motion import SCALE, Stats
+from moda_cli.speech.logmel import window_features
+from moda_cli.train.dataset import Clip, Windows, augment_log_mel, read_index, stack
 from moda_cli.train.loop import sample_numbers, train
 from moda_cli.train.parallel import Ranks
 from toy_features import TINY, short, windows_of, write_features

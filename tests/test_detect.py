@@ -24,9 +24,10 @@ from face_by_rule import (
     template,
 )
 from moda_cli.errors import InputError, WeightsError
-from moda_cli.features.crops import portrait_crop
-from moda_cli.features.detect import FaceDetector, landmarks_of
-from moda_cli.features.face import (
+from moda_cli.face.crops import portrait_crop
+from moda_cli.face.detect import FaceDetector, landmarks_of
+from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.face.search import (
     check_pose,
     choose_face,
     draw_landmarks,
@@ -34,9 +35,8 @@ from moda_cli.features.face import (
     face_from_points,
     find_faces,
 )
-from moda_cli.landmarks import FaceLandmarks, Points
 from moda_cli.motion import EXPRESSION, encode
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.rig import Rig
 
 Picture = NDArray[np.uint8]
 FEET = np.array([[-0.5, 0], [0.5, 0], [0, MOUTH_DROP]])

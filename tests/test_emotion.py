@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moda_cli.config import EMOTIONS
-from moda_cli.emotion import emotion_shares, parse_emotion
+from moda_cli.control import emotion_shares, parse_emotion
 from moda_cli.errors import UsageError
 
 

@@ -14,8 +14,8 @@ from efficientnet import EfficientNetB0
 from metric_networks import apart, by_rule, shapes_on_meta, to_onnx
 from moda_cli.config import EMOTION_ALIASES, EMOTIONS, NO_EMOTION
 from moda_cli.errors import InputError, WeightsError
-from moda_cli.features.emotion_classifier import EmotionClassifier, emotion_label, net_input
-from moda_cli.features.face import choose_face, find_faces
+from moda_cli.extract.emotion_classifier import EmotionClassifier, emotion_label, net_input
+from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media import read_image
 from moda_cli.weights import store
 

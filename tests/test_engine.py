@@ -14,13 +14,18 @@ from torch.nn import functional as F
 from liveportrait_by_rule import by_rule, retargeting_file
 from moda_cli.errors import DeviceError
 from moda_cli.motion import Source
-from moda_cli.render.fast import EnlargedConv, FastGenerator, FastWarping, shift_matrices
-from moda_cli.render.keypoints import Retargeting
-from moda_cli.render.liveportrait import Engine, LivePortrait, Networks
-from moda_cli.render.paste import PasteBack, TensorPaste
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork, WarpSource, sample_volume
-from moda_cli.weights.liveportrait import RETARGETING, liveportrait_state
+from moda_cli.render.liveportrait.engine import (
+    EnlargedConv,
+    FastGenerator,
+    FastWarping,
+    shift_matrices,
+)
+from moda_cli.render.liveportrait.keypoints import Retargeting
+from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
+from moda_cli.render.liveportrait.renderer import Engine, LivePortrait, Networks
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource, sample_volume
+from moda_cli.weights.renames.liveportrait import RETARGETING, liveportrait_state
 from moda_cli.weights.state import load_strict
 
 Picture = NDArray[np.uint8]

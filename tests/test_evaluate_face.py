@@ -11,7 +11,7 @@ from moda_cli.evaluate.face import MEASURES, look_at_face
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.scores import COLUMNS, all_metrics
 from moda_cli.media import write_video
-from moda_cli.pictures import read_image
+from moda_cli.media.pictures import read_image
 
 PORTRAIT = Path(__file__).parents[1] / "examples/portrait.png"
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 from eval_bench import install, tiny_weights, write_clip
 from moda_cli.cli import app
 from moda_cli.evaluate import scores, session
-from moda_cli.executors import processes
+from moda_cli.jobs import processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 

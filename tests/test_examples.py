@@ -9,9 +9,9 @@ import pytest
 from skimage.data import lbp_frontal_face_cascade_filename
 from skimage.feature import Cascade
 
-from moda_cli.landmarks import FaceLandmarks
+from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.media import read_audio
-from moda_cli.pictures import read_image
+from moda_cli.media.pictures import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

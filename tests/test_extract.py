@@ -32,18 +32,18 @@ from liveportrait_by_rule import by_rule
 from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.data.annotations import Box, Cut, find_cuts
-from moda_cli.data.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
 from moda_cli.errors import UsageError, WeightsError
-from moda_cli.executors.processes import Event, OnProgress, Row, Work
 from moda_cli.extract import run as extract_run
 from moda_cli.extract.clip import Footage, judge_sync
+from moda_cli.extract.emotion_classifier import EmotionClassifier
+from moda_cli.extract.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
 from moda_cli.extract.run import Extractor, extract, run_all
-from moda_cli.features.audio import log_mel
-from moda_cli.features.crops import crop_image, halve
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.emotion_classifier import EmotionClassifier
-from moda_cli.features.extractors import MotionExtractor, read_heads
+from moda_cli.face.crops import crop_image, halve
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import MotionExtractor, read_heads
+from moda_cli.jobs.processes import Event, OnProgress, Row, Work
 from moda_cli.media import read_audio, read_video
+from moda_cli.speech.logmel import log_mel
 
 LEFT, RIGHT, MIDDLE = (150.0, 180.0), (480.0, 180.0), (320.0, 180.0)
 

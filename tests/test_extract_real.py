@@ -24,10 +24,10 @@ from face_by_rule import MOUTH_DROP, template
 from moda_cli import components
 from moda_cli.data.annotations import find_cuts
 from moda_cli.extract.run import extract
-from moda_cli.features.detect import LIP_MIDDLES
-from moda_cli.landmarks import FaceLandmarks, Points
+from moda_cli.face.detect import LIP_MIDDLES
+from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.media.pictures import Picture
 from moda_cli.metrics.mouth import FaceFollower, MouthTracker
-from moda_cli.pictures import Picture
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHIFT = 5  # frames

@@ -10,16 +10,16 @@ from torch import Tensor, nn
 from by_rule import GOLDEN, key_table
 from liveportrait_by_rule import TABLES, by_rule, released_shapes
 from moda_cli.errors import WeightsError
-from moda_cli.features.extractors import (
+from moda_cli.face.extractors import (
     AppearanceExtractor,
     Extractors,
     MotionExtractor,
     pose_degrees,
     read_heads,
 )
+from moda_cli.generator.sampler import modulate_lips
 from moda_cli.motion import LIP_KEYPOINTS, Stats, unpack
-from moda_cli.sampler import modulate_lips
-from moda_cli.weights.liveportrait import APPEARANCE, liveportrait_state
+from moda_cli.weights.renames.liveportrait import APPEARANCE, liveportrait_state
 from moda_cli.weights.state import load_strict
 
 HEADS = {  # ours: the golden's

@@ -11,7 +11,9 @@ import skimage
 from numpy.typing import NDArray
 
 from moda_cli.errors import InputError, UsageError
-from moda_cli.features.face import (
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.lips import mouth_gap
+from moda_cli.face.search import (
     FaceSearch,
     choose_face,
     draw_landmarks,
@@ -19,8 +21,6 @@ from moda_cli.features.face import (
     face_from_points,
     find_faces,
 )
-from moda_cli.features.lips import mouth_gap
-from moda_cli.landmarks import FaceLandmarks
 
 Picture = NDArray[np.uint8]
 EXAMPLES = Path(__file__).parent.parent / "examples"

@@ -20,9 +20,9 @@ from by_rule import GOLDEN, goldens, key_table
 from iresnet import IResNet50
 from metric_networks import apart, by_rule, shapes_on_meta, to_onnx
 from moda_cli.errors import InputError, WeightsError
-from moda_cli.landmarks import Points
+from moda_cli.face.landmarks import Points
 from moda_cli.media import read_image, read_video
-from moda_cli.metrics.face_similarity import (
+from moda_cli.metrics.fsim import (
     CANVAS,
     STRIDES,
     TEMPLATE,

@@ -12,9 +12,16 @@ from torch import Tensor, nn
 
 from by_rule import GOLDEN, goldens, key_table, state_by_rule
 from moda_cli.errors import InputError, UsageError, WeightsError
-from moda_cli.metrics import i3d, inception
-from moda_cli.metrics.i3d import I3D, NETWORKS, FvdProtocol, ScriptedI3D, VideoNetwork, load_i3d
-from moda_cli.metrics.inception import Inception, load_inception
+from moda_cli.metrics.networks import i3d, inception
+from moda_cli.metrics.networks.i3d import (
+    I3D,
+    NETWORKS,
+    FvdProtocol,
+    ScriptedI3D,
+    VideoNetwork,
+    load_i3d,
+)
+from moda_cli.metrics.networks.inception import Inception, load_inception
 
 GAINS = {"": 1.0, "_g": 2**0.5}  # suffix of a golden's names: gain of the weights (its README)
 SCRIPTS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")

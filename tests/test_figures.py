@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from moda_cli.figures import LABEL_HEIGHT, SHEET_WIDTH, contact_sheet, plot_motion
+from moda_cli.media.figures import LABEL_HEIGHT, SHEET_WIDTH, contact_sheet, plot_motion
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, encode
 
 

@@ -20,8 +20,14 @@ from by_rule import GOLDEN, key_table, state_by_rule
 from moda_cli.errors import InputError
 from moda_cli.media import read_video
 from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
-from moda_cli.metrics.i3d import DEFAULT_NETWORK, NETWORKS, FvdProtocol, VideoNetwork, load_i3d
-from moda_cli.metrics.inception import load_inception
+from moda_cli.metrics.networks.i3d import (
+    DEFAULT_NETWORK,
+    NETWORKS,
+    FvdProtocol,
+    VideoNetwork,
+    load_i3d,
+)
+from moda_cli.metrics.networks.inception import load_inception
 from moda_cli.weights import store
 
 Frames = NDArray[np.uint8]  # (T, H, W, 3)

@@ -9,7 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from moda_cli.batch.jobs import (
+from moda_cli.cli import app
+from moda_cli.cli.generate import generate
+from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.errors import InputError, UsageError
+from moda_cli.jobs.clip_list import (
     Job,
     Shard,
     batch_folder,
@@ -18,11 +22,7 @@ from moda_cli.batch.jobs import (
     parse_shard,
     split_output,
 )
-from moda_cli.batch.options import KINDS, LIMITS, NEGATED
-from moda_cli.cli import app
-from moda_cli.cli.generate import generate
-from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.errors import InputError, UsageError
+from moda_cli.jobs.options import KINDS, LIMITS, NEGATED
 
 BASE = ClipConfig(Path(), Path(), Path(), sampler=SamplerConfig(steps=5, seed=7))
 EXAMPLE = Path(__file__).parents[1] / "examples" / "jobs.csv"

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from moda_cli.batch.jobs import Job, Shard
-from moda_cli.batch.journal import Journal, job_key, read_rows, remove_partial
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
+from moda_cli.jobs.clip_list import Job, Shard
+from moda_cli.jobs.journal import Journal, job_key, read_rows, remove_partial
 
 ALL = Shard(0, 1)
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from by_rule import GOLDEN, key_table
 from liveportrait_by_rule import retargeting_file
 from moda_cli.errors import WeightsError
-from moda_cli.features.extractors import read_heads
+from moda_cli.face.extractors import read_heads
 from moda_cli.motion import Source, pose_from_rotation
-from moda_cli.render.keypoints import (
+from moda_cli.render.liveportrait.keypoints import (
     Retargeting,
     drive_absolute,
     drive_relative,
@@ -20,7 +20,7 @@ from moda_cli.render.keypoints import (
     source_keypoints,
     transform,
 )
-from moda_cli.weights.liveportrait import RETARGETING, liveportrait_state
+from moda_cli.weights.renames.liveportrait import RETARGETING, liveportrait_state
 from moda_cli.weights.state import load_strict
 
 DRIVE = load_file(GOLDEN / "lp_drive.safetensors")

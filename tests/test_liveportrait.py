@@ -16,13 +16,22 @@ from torch.nn import functional as F
 from by_rule import GOLDEN, state_by_rule
 from liveportrait_by_rule import by_rule, released_shapes, retargeting_file
 from moda_cli.errors import WeightsError
-from moda_cli.features.extractors import AppearanceExtractor
+from moda_cli.face.extractors import AppearanceExtractor
 from moda_cli.motion import Source
-from moda_cli.render.keypoints import Retargeting, drive_absolute, source_keypoints
-from moda_cli.render.liveportrait import LivePortrait, Networks, Picture, to_pixels
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork, gaussians, identity_grid, sample_volume
-from moda_cli.weights.liveportrait import RETARGETING, fold_spectral_norms, liveportrait_state
+from moda_cli.render.liveportrait.keypoints import Retargeting, drive_absolute, source_keypoints
+from moda_cli.render.liveportrait.renderer import LivePortrait, Networks, Picture, to_pixels
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import (
+    WarpingNetwork,
+    gaussians,
+    identity_grid,
+    sample_volume,
+)
+from moda_cli.weights.renames.liveportrait import (
+    RETARGETING,
+    fold_spectral_norms,
+    liveportrait_state,
+)
 from moda_cli.weights.state import load_strict
 
 

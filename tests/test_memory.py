@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from moda_cli.errors import UsageError
-from moda_cli.features.audio import LogMel, reader
 from moda_cli.media.sound import LiveSound, sound_blocks, stored_wave
+from moda_cli.speech.logmel import LogMel, reader
 
 STATM = Path("/proc/self/statm")
 pytestmark = pytest.mark.skipif(not STATM.exists(), reason="reads /proc")

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.errors import InputError
-from moda_cli.landmarks import FaceLandmarks
-from moda_cli.measure import measure_video
+from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.media import read_audio, read_video, write_video
 from moda_cli.metrics.mouth import (
     FaceFollower,
@@ -22,6 +21,7 @@ from moda_cli.metrics.mouth import (
     audio_mouth_lag,
     speech_level,
 )
+from moda_cli.metrics.video import measure_video
 from moda_cli.motion import ARTICULATORS, EXPRESSION, decode, load_motion
 from moda_cli.pipeline import Pipeline
 

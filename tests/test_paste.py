@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from by_rule import goldens
-from moda_cli.features.crops import crop_image, halve, portrait_crop
-from moda_cli.render.paste import PasteBack
+from moda_cli.face.crops import crop_image, halve, portrait_crop
+from moda_cli.render.liveportrait.paste import PasteBack
 
 Picture = NDArray[np.uint8]
 FILES = [*goldens("lp_pasteA.safetensors"), *goldens("lp_pasteB.safetensors")]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from moda_cli.errors import InputError, UsageError
-from moda_cli.pictures import NOTICE, parse_colour, read_image, whole_file, write_image
+from moda_cli.media.pictures import NOTICE, parse_colour, read_image, whole_file, write_image
 
 RED, GREEN, BLUE = (230, 30, 40), (20, 190, 50), (30, 50, 220)
 

@@ -13,13 +13,13 @@ from face_by_rule import save_landmarks, save_yunet
 from liveportrait_by_rule import by_rule, released_shapes
 from moda_cli.choice import BUNDLED
 from moda_cli.config import ClipConfig, RenderConfig
-from moda_cli.features import portrait_cache
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.extractors import AppearanceExtractor, Extractors, MotionExtractor
-from moda_cli.generator import MotionGenerator
+from moda_cli.face import kept as portrait_cache
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.face.portrait import Portrait, read_portrait
+from moda_cli.generator.model import MotionGenerator
 from moda_cli.pipeline import Pipeline
-from moda_cli.portrait import Portrait, read_portrait
-from moda_cli.weights.liveportrait import MOTION, liveportrait_state
+from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL, save_portrait
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from moda_cli.errors import DeviceError, InputError, WeightsError
-from moda_cli.executors import processes
+from moda_cli.jobs import processes
 
 if multiprocessing.current_process().name != "MainProcess":  # Ctrl-C while a process still imports
     signal.raise_signal(signal.SIGINT)

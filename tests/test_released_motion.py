@@ -12,8 +12,8 @@ from torch import Tensor
 from by_rule import GOLDEN, SMALL, mmdit_by_rule
 from moda_cli.config import MINI, SamplerConfig
 from moda_cli.errors import WeightsError
-from moda_cli.features.speech import SpeechFeatures
-from moda_cli.generator import (
+from moda_cli.generator.mmdit import MMDiT
+from moda_cli.generator.model import (
     MotionGenerator,
     Take,
     causal_take,
@@ -22,8 +22,8 @@ from moda_cli.generator import (
     sample_together,
     window_noise,
 )
-from moda_cli.model.mmdit import MMDiT
 from moda_cli.motion import POSE, Source, Stats, unpack
+from moda_cli.speech.released import SpeechFeatures
 from test_speech_encoder import speech_encoder_by_rule
 
 EMOTION = 6

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moda_cli.landmarks import FaceLandmarks
+from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, decode, encode
-from moda_cli.render.expression import controls
-from moda_cli.render.head import area_factor
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.expression import controls
+from moda_cli.render.rig.head import area_factor
+from moda_cli.render.rig.rig import Rig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 NEUTRAL = torch.linspace(-0.05, 0.05, MOTION_DIM, dtype=torch.float64)

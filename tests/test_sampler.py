@@ -15,9 +15,8 @@ from torch.nn.functional import pad
 
 from by_rule import GOLDEN, SMALL, mmdit_by_rule
 from moda_cli.config import ModelConfig, SamplerConfig
-from moda_cli.generator import Window, guided_velocity
-from moda_cli.motion import LIP_KEYPOINTS
-from moda_cli.sampler import (
+from moda_cli.generator.model import Window, guided_velocity
+from moda_cli.generator.sampler import (
     Velocity,
     Windows,
     cross_fade,
@@ -28,6 +27,7 @@ from moda_cli.sampler import (
     sample_windows,
     smooth_pose,
 )
+from moda_cli.motion import LIP_KEYPOINTS
 
 CASES = [
     "T200_cfg1.0_emo8", "T200_cfg1.0_emo4", "T200_cfg1.2_emo8", "T200_cfg1.2_emo4",

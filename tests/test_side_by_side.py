@@ -8,9 +8,9 @@ import pytest
 import soundfile
 import torch
 
-from moda_cli.batch.clips import CachingPipeline
 from moda_cli.config import ClipConfig, SamplerConfig
 from moda_cli.errors import InputError
+from moda_cli.jobs.clips import CachingPipeline
 from moda_cli.media import read_video
 from moda_cli.motion import load_motion
 from moda_cli.pipeline import Pipeline

@@ -15,7 +15,7 @@ from by_rule import goldens, key_table, state_by_rule
 from metric_networks import apart, by_rule, shapes_on_meta
 from moda_cli.errors import InputError, WeightsError
 from moda_cli.media import read_video
-from moda_cli.metrics.amt import AmtS, load_amt_s
+from moda_cli.metrics.networks.amt import AmtS, load_amt_s
 from moda_cli.metrics.smoothness import interpolation_errors, midpoints, smoothness
 from moda_cli.weights import store
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from by_rule import GOLDEN
 from moda_cli import media
-from moda_cli.features import speech
-from moda_cli.features.speech import (
+from moda_cli.speech import released as speech
+from moda_cli.speech.released import (
     ADDED,
     PIECE,
     SILENCE,

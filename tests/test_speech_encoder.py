@@ -12,9 +12,9 @@ from torch.nn import functional as F
 
 from by_rule import GOLDEN, goldens, key_table, state_by_rule
 from moda_cli.errors import WeightsError
-from moda_cli.features.speech import normalise_piece, pad_piece
-from moda_cli.features.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from moda_cli.weights.speech_encoder import speech_encoder_state
+from moda_cli.speech.encoder import SpeechEncoder, SpeechEncoderConfig
+from moda_cli.speech.released import normalise_piece, pad_piece
+from moda_cli.weights.renames.speech import speech_encoder_state
 from moda_cli.weights.state import load_strict
 
 SMALL = SpeechEncoderConfig(conv_dim=48, hidden_dim=32, num_heads=4, mlp_dim=96)

@@ -9,8 +9,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from moda_cli.landmarks import FaceLandmarks
+from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.media import read_audio
+from moda_cli.media.pictures import read_image
 from moda_cli.metrics.mouth import FaceFollower
 from moda_cli.metrics.stability import (
     Stability,
@@ -21,8 +22,7 @@ from moda_cli.metrics.stability import (
     silent_frames,
 )
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, encode
-from moda_cli.pictures import read_image
-from moda_cli.render.rig import Rig
+from moda_cli.render.rig.rig import Rig
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SPEECH = read_audio(EXAMPLES / "speech.wav")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from moda_cli.media import write_video
-from moda_cli.pictures import read_image
+from moda_cli.media.pictures import read_image
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 pytestmark = pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux")

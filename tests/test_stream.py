@@ -25,24 +25,24 @@ from face_by_rule import save_landmarks, save_yunet
 from liveportrait_by_rule import by_rule, released_shapes
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
-from moda_cli.features.audio import LogMel, log_mel, reader, window_features
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.extractors import AppearanceExtractor, Extractors, MotionExtractor
-from moda_cli.features.speech import LiveSpeech, SpeechFeatures
-from moda_cli.generator import MotionGenerator, live_take, released_take, sample
-from moda_cli.media import read_audio
-from moda_cli.media.sound import sound_blocks
-from moda_cli.motion import LIP_KEYPOINTS, Source
-from moda_cli.pictures import NOTICE
-from moda_cli.pipeline import Pipeline
-from moda_cli.sampler import (
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.generator.model import MotionGenerator, live_take, released_take, sample
+from moda_cli.generator.sampler import (
     Velocity,
     Windows,
     modulate_lips,
     modulate_lips_live,
     sample_windows,
 )
-from moda_cli.weights.liveportrait import MOTION, liveportrait_state
+from moda_cli.media import read_audio
+from moda_cli.media.pictures import NOTICE
+from moda_cli.media.sound import sound_blocks
+from moda_cli.motion import LIP_KEYPOINTS, Source
+from moda_cli.pipeline import Pipeline
+from moda_cli.speech.logmel import LogMel, log_mel, reader, window_features
+from moda_cli.speech.released import LiveSpeech, SpeechFeatures
+from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL as SIZES
 from official import save_portrait

@@ -22,9 +22,8 @@ from moda_cli.media.sound import read_audio
 from moda_cli.metrics import face_track
 from moda_cli.metrics.face_track import ShotCounter, link_tracks, longest_track
 from moda_cli.metrics.mfcc import mel_filters, mfcc
-from moda_cli.metrics.s3fd import MEAN_RGB, S3FD, decode, detect_faces, suppress
-from moda_cli.metrics.sync import SyncNetworks, pcm16, sync_score
-from moda_cli.metrics.syncnet import (
+from moda_cli.metrics.networks.s3fd import MEAN_RGB, S3FD, decode, detect_faces, suppress
+from moda_cli.metrics.networks.syncnet import (
     SyncNet,
     align,
     align_crops,
@@ -32,6 +31,7 @@ from moda_cli.metrics.syncnet import (
     overlapping_runs,
     video_embeddings,
 )
+from moda_cli.metrics.sync import SyncNetworks, pcm16, sync_score
 from moda_cli.weights.state import load_strict
 from moda_cli.weights.store import require
 

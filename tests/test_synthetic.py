@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from moda_cli.config import EMOTIONS, FPS, NO_EMOTION, SAMPLES_PER_FRAME
-from moda_cli.data import voices
-from moda_cli.data.behaviour import blinks, jaw_offset, perform
-from moda_cli.data.synthetic import (
+from moda_cli.data.synthetic import voices
+from moda_cli.data.synthetic.behaviour import blinks, jaw_offset, perform
+from moda_cli.data.synthetic.corpus import (
     TEST_VOICES,
     make_corpus,
     neutral_motion,
     train_plans,
 )
-from moda_cli.data.synthetic import test_plans as plans_for_testing
-from moda_cli.data.text import LANGUAGES, TEMPLATES, WORDS, is_test, sentence
-from moda_cli.data.visemes import CLOSED_JAW, LABIAL, VISEMES, Phone, lips, to_visemes
-from moda_cli.data.voices import Request, Voice, synthesise
+from moda_cli.data.synthetic.corpus import test_plans as plans_for_testing
+from moda_cli.data.synthetic.text import LANGUAGES, TEMPLATES, WORDS, is_test, sentence
+from moda_cli.data.synthetic.visemes import CLOSED_JAW, LABIAL, VISEMES, Phone, lips, to_visemes
+from moda_cli.data.synthetic.voices import Request, Voice, synthesise
 from moda_cli.errors import InputError
 from moda_cli.motion import ARTICULATORS, decode
 

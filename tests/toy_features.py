@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from moda_cli.config import MINI, PRESETS, TrainConfig
-from moda_cli.data.dataset import Windows, feature_stats, read_index
 from moda_cli.motion import MOTION_DIM, encode
+from moda_cli.train.dataset import Windows, feature_stats, read_index
 
 TINY = replace(MINI, hidden_dim=32, num_heads=2, single_stream_depth=1)
 SHORT = replace(

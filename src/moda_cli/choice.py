@@ -14,7 +14,7 @@ import torch
 from moda_cli import components
 from moda_cli.config import ModelConfig
 from moda_cli.errors import DeviceError, UsageError
-from moda_cli.generator import MODEL_FILES, read_config
+from moda_cli.generator.model import MODEL_FILES, read_config
 from moda_cli.weights import store
 
 log = logging.getLogger(__name__)

@@ -13,21 +13,22 @@ from torch import Tensor, nn
 
 from moda_cli.config import ModelConfig
 from moda_cli.errors import WeightsError
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.extractors import AppearanceExtractor, Extractors, MotionExtractor
-from moda_cli.features.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from moda_cli.generator import MotionGenerator
-from moda_cli.model.mmdit import MMDiT
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.generator.mmdit import MMDiT
+from moda_cli.generator.model import MotionGenerator
 from moda_cli.motion import Stats
-from moda_cli.render.keypoints import Retargeting
-from moda_cli.render.liveportrait import Engine, Networks
-from moda_cli.render.spade import SpadeGenerator
-from moda_cli.render.warp import WarpingNetwork
-from moda_cli.weights import liveportrait, store
-from moda_cli.weights.liveportrait import liveportrait_state
+from moda_cli.render.liveportrait.keypoints import Retargeting
+from moda_cli.render.liveportrait.renderer import Engine, Networks
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork
+from moda_cli.speech.encoder import SpeechEncoder, SpeechEncoderConfig
+from moda_cli.weights import store
 from moda_cli.weights.manifest import load_manifest
-from moda_cli.weights.motion_generator import motion_generator_state
-from moda_cli.weights.speech_encoder import speech_encoder_state
+from moda_cli.weights.renames import liveportrait
+from moda_cli.weights.renames.liveportrait import liveportrait_state
+from moda_cli.weights.renames.moda import motion_generator_state
+from moda_cli.weights.renames.speech import speech_encoder_state
 from moda_cli.weights.state import load_strict
 
 MODA = "motion_generator"

@@ -14,17 +14,15 @@ from typing import Protocol, Self
 import torch
 from torch import Tensor
 
-from moda_cli import __version__, components, figures, media
+from moda_cli import __version__, components, media
 from moda_cli.choice import choose, enough_memory, resolve_device, resolve_dtype
 from moda_cli.config import FPS, ClipConfig, RenderConfig
-from moda_cli.emotion import Timeline, parse_emotion
+from moda_cli.control import Timeline, parse_emotion
 from moda_cli.errors import InputError, UsageError
-from moda_cli.features.audio import Read, Samples, num_frames
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.extractors import Extractors
-from moda_cli.features.speech import LiveSpeech, SpeechFeatures
-from moda_cli.features.speech_encoder import SpeechEncoder
-from moda_cli.generator import (
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import Extractors
+from moda_cli.face.portrait import Portrait, read_portrait, resized
+from moda_cli.generator.model import (
     MotionGenerator,
     Take,
     causal_take,
@@ -32,6 +30,8 @@ from moda_cli.generator import (
     released_take,
     sample,
 )
+from moda_cli.media import figures
+from moda_cli.media.pictures import Picture, check_image, parse_colour
 from moda_cli.media.sound import LiveSound, StoredWave, Wave, stored_wave
 from moda_cli.motion import (
     ARTICULATORS,
@@ -45,11 +45,12 @@ from moda_cli.motion import (
     resample,
     save_motion,
 )
-from moda_cli.pictures import Picture, check_image, parse_colour
-from moda_cli.portrait import Portrait, read_portrait, resized
-from moda_cli.render.liveportrait import Engine, LivePortrait
-from moda_cli.render.paste import PasteBack
-from moda_cli.render.rig import Rig
+from moda_cli.render.liveportrait.paste import PasteBack
+from moda_cli.render.liveportrait.renderer import Engine, LivePortrait
+from moda_cli.render.rig.rig import Rig
+from moda_cli.speech.encoder import SpeechEncoder
+from moda_cli.speech.logmel import Read, Samples, num_frames
+from moda_cli.speech.released import LiveSpeech, SpeechFeatures
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 

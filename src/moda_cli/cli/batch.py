@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import typer
 
+from moda_cli.cli.batch_view import batch_view
 from moda_cli.cli.download import download_bars
-from moda_cli.cli.live import batch_view
 from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
 
@@ -49,11 +49,11 @@ def run_batch(
     """
     import torch
 
-    from moda_cli.batch import clips, run
-    from moda_cli.batch.files import anywhere
-    from moda_cli.batch.jobs import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
     from moda_cli.choice import choose
-    from moda_cli.executors import cluster, processes
+    from moda_cli.jobs import batch as run
+    from moda_cli.jobs import clips, cluster, processes
+    from moda_cli.jobs.clip_list import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
+    from moda_cli.jobs.places import anywhere
     from moda_cli.weights.download import ensure
 
     portrait, audio, output, listed = files

@@ -85,7 +85,7 @@ def extract(
         if videos or dataset or annotations or audio not in (None, "logmel"):
             hint = "it takes no VIDEOS, --dataset or --annotations, and gives log-mel features"
             raise UsageError("--synthetic makes its own speech", hint=hint)
-        from moda_cli.data.synthetic import make_corpus
+        from moda_cli.data.synthetic.corpus import make_corpus
         from moda_cli.extract.records import claim
 
         claim(output, {"synthetic_hours": synthetic, "seed": seed})
@@ -106,7 +106,7 @@ def extract(
             said = f"{summary.clips} clips, {summary.hours:.2f} h; {summary.dropped} left out"
             typer.echo(f"{said}, see {output / 'dropped.jsonl'}", err=True)
     if verify:
-        from moda_cli.data.clip_files import find_faults
+        from moda_cli.data.feature_files import find_faults
 
         report["faults"] = find_faults(output)
         for name, fault in report["faults"].items():

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from moda_cli.errors import InputError
-from moda_cli.pictures import whole_file
+from moda_cli.media.pictures import whole_file
 
 Arrays = dict[str, NDArray[Any]]
 

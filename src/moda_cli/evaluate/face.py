@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from moda_cli import components
 from moda_cli.errors import InputError
 from moda_cli.evaluate.clips import Clip, Wave
-from moda_cli.features.detect import FaceDetector
-from moda_cli.measure import Measures, measure_video
+from moda_cli.face.detect import FaceDetector
+from moda_cli.metrics.video import Measures, measure_video
 
 MEASURES = (
     "sync",

@@ -16,8 +16,8 @@ from torch import Tensor
 from moda_cli import __version__, media
 from moda_cli.choice import choose
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.control import parse_emotion
 from moda_cli.data.splits import Case, Split
-from moda_cli.emotion import parse_emotion
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.clips import Window, open_reference

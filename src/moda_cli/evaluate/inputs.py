@@ -15,7 +15,7 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.clips import WHOLE, Clip, Window, open_reference
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.features.face import find_faces, why_none
+from moda_cli.face.search import find_faces, why_none
 from moda_cli.metrics.face_track import ShotCounter
 from moda_cli.weights.store import sha256_of
 

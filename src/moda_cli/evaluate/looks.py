@@ -15,8 +15,8 @@ from moda_cli.evaluate.inputs import Inputs, Pair
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.run import Evaluation, device_name
 from moda_cli.evaluate.scores import choose
-from moda_cli.executors import cluster, processes
-from moda_cli.executors.processes import Event, OnProgress, Row, Work, check_space
+from moda_cli.jobs import cluster, processes
+from moda_cli.jobs.processes import Event, OnProgress, Row, Work, check_space
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from moda_cli.config import FPS, SAMPLE_RATE
-from moda_cli.metrics.i3d import FvdProtocol
+from moda_cli.metrics.networks.i3d import FvdProtocol
 
 SIDE = 512  # pixels, of every measured frame
 PREPARATION = 2  # changes when the same file would be prepared otherwise

@@ -77,7 +77,7 @@ PAPER = ("fvd", "fid", "f_sim", "sync_c", "sync_d", "smoothness", "rtf")
 
 
 def load_fid(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.inception import load_inception
+    from moda_cli.metrics.networks.inception import load_inception
 
     path = store.require("inception_fid")["inception_fid"]
     network = load_inception(load_file(path), str(path)).to(device)
@@ -85,7 +85,7 @@ def load_fid(protocol: Protocol, device: torch.device) -> Measure:
 
 
 def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.i3d import ScriptedI3D, VideoNetwork, load_i3d
+    from moda_cli.metrics.networks.i3d import ScriptedI3D, VideoNetwork, load_i3d
 
     path = store.require(protocol.fvd_network)[protocol.fvd_network]
     network: VideoNetwork
@@ -97,7 +97,7 @@ def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
 
 
 def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.face_similarity import FaceEncoder, Scrfd, face_similarity, similarities
+    from moda_cli.metrics.fsim import FaceEncoder, Scrfd, face_similarity, similarities
 
     paths = store.require("arcface", "scrfd")
     encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
@@ -133,7 +133,7 @@ def load_sync(protocol: Protocol, device: torch.device) -> Measure:
 
 
 def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.amt import load_amt_s
+    from moda_cli.metrics.networks.amt import load_amt_s
     from moda_cli.metrics.smoothness import interpolation_errors
 
     network = load_amt_s(store.require("amt_s")["amt_s"], device)

@@ -24,21 +24,22 @@ from moda_cli.config import (
     ModelConfig,
 )
 from moda_cli.data.annotations import Cut
-from moda_cli.data.clip_files import Row, write_clip
-from moda_cli.data.footage import Stretch, stretches, unusable, views
+from moda_cli.data.feature_files import Row, write_clip
 from moda_cli.errors import InputError
+from moda_cli.extract.emotion_classifier import EmotionClassifier
+from moda_cli.extract.footage import Stretch, stretches, unusable, views
 from moda_cli.extract.records import left_out
-from moda_cli.features.audio import log_mel
-from moda_cli.features.detect import FaceDetector
-from moda_cli.features.emotion_classifier import EmotionClassifier
-from moda_cli.features.extractors import MotionExtractor, read_heads
-from moda_cli.features.speech import SpeechFeatures
-from moda_cli.features.speech_encoder import SpeechEncoder
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import MotionExtractor, read_heads
+from moda_cli.media.pictures import Picture
 from moda_cli.metrics.mouth import audio_mouth_lag
 from moda_cli.metrics.sync import SyncNetworks, sync_score
-from moda_cli.pictures import Picture
-from moda_cli.weights import liveportrait, store
-from moda_cli.weights.liveportrait import liveportrait_state
+from moda_cli.speech.encoder import SpeechEncoder
+from moda_cli.speech.logmel import log_mel
+from moda_cli.speech.released import SpeechFeatures
+from moda_cli.weights import store
+from moda_cli.weights.renames import liveportrait
+from moda_cli.weights.renames.liveportrait import liveportrait_state
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from moda_cli.data.annotations import Cut
-from moda_cli.data.clip_files import DROPPED, INDEX, Row, write_rows
+from moda_cli.data.feature_files import DROPPED, INDEX, Row, write_rows
 from moda_cli.errors import UsageError
-from moda_cli.pictures import whole_file
+from moda_cli.media.pictures import whole_file
 
 JOBS = ".jobs"
 

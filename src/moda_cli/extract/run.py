@@ -16,12 +16,12 @@ from moda_cli import components
 from moda_cli.choice import resolve_device, use_threads
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
-from moda_cli.data.clip_files import Row
+from moda_cli.data.feature_files import Row
 from moda_cli.errors import WeightsError
-from moda_cli.executors import cluster, processes
-from moda_cli.executors.processes import Event, Work, check_space
 from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
 from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
+from moda_cli.jobs import cluster, processes
+from moda_cli.jobs.processes import Event, Work, check_space
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 

@@ -9,8 +9,8 @@ from moda_cli.media.encode import (
     write_video,
     written,
 )
+from moda_cli.media.pictures import read_image, whole_file, write_image
 from moda_cli.media.sound import read_audio
-from moda_cli.pictures import read_image, whole_file, write_image
 
 __all__ = [
     "CONTAINERS",

@@ -14,7 +14,7 @@ import numpy as np
 from moda_cli.config import FPS
 from moda_cli.errors import InputError
 from moda_cli.media.ffmpeg import check_not_stopped, ffmpeg, file_input, first_error
-from moda_cli.pictures import Picture
+from moda_cli.media.pictures import Picture
 
 VIDEO_HINT = "use a video that ffmpeg reads: MP4, MOV, MKV, WebM, AVI"
 

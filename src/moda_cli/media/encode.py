@@ -22,8 +22,8 @@ import numpy as np
 from moda_cli.config import SAMPLE_RATE
 from moda_cli.errors import DeviceError, UsageError
 from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
+from moda_cli.media.pictures import NOTICE, Picture, encode_image, whole_file
 from moda_cli.media.sound import Wave
-from moda_cli.pictures import NOTICE, Picture, encode_image, whole_file
 
 OnFrame = Callable[[int], None]  # frames done
 

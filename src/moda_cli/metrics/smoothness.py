@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moda_cli.errors import InputError
-from moda_cli.metrics.amt import DIVISOR, AmtS
+from moda_cli.metrics.networks.amt import DIVISOR, AmtS
 
 Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 MIN_SIDE = 128  # pixels; below, the coarsest correlation level is one cell and the result NaN

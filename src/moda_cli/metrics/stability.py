@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import FPS
-from moda_cli.features.crops import Picture
-from moda_cli.landmarks import FaceLandmarks, Points
+from moda_cli.face.crops import Picture
+from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.metrics.mouth import RIGID, Curve, FaceView, Wave, part, speech_level
 
 Plane = NDArray[np.float32]

@@ -18,8 +18,8 @@ from moda_cli.metrics.face_track import (
     link_tracks,
     longest_track,
 )
-from moda_cli.metrics.s3fd import S3FD, detect_faces
-from moda_cli.metrics.syncnet import Alignment, SyncNet, align_crops
+from moda_cli.metrics.networks.s3fd import S3FD, detect_faces
+from moda_cli.metrics.networks.syncnet import Alignment, SyncNet, align_crops
 from moda_cli.weights.state import load_strict
 
 DETECTION_BATCH = 16

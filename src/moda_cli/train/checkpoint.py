@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moda_cli.pictures import whole_file
+from moda_cli.media.pictures import whole_file
 
 KEPT = 2  # the newest; the best is kept beside them
 BEST = "best.safetensors"

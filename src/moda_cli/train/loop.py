@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from moda_cli.config import TrainConfig
-from moda_cli.data.dataset import Batch, Windows, check_features, feature_stats, read_index, stack
 from moda_cli.errors import InputError, ModaError, UsageError
+from moda_cli.media.pictures import write_image
 from moda_cli.motion import Stats
-from moda_cli.pictures import write_image
 from moda_cli.train import checkpoint
+from moda_cli.train.dataset import Batch, Windows, check_features, feature_stats, read_index, stack
 from moda_cli.train.journal import Journal, tensorboard_writer
 from moda_cli.train.objectives import MotionObjective, SyncObjective, load_expert, objective_of
 from moda_cli.train.parallel import Ranks, join_ranks, reducing, spread

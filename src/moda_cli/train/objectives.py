@@ -14,17 +14,17 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from moda_cli.alse import IN_STEP, LIPS, SyncExpert, expert_loss, gate, sync_loss
 from moda_cli.config import ModelConfig, SamplerConfig, SyncConfig, TrainConfig
-from moda_cli.data.dataset import Batch
 from moda_cli.errors import UsageError
-from moda_cli.figures import plot_motion
-from moda_cli.generator import MotionGenerator, Window, guided_velocity
-from moda_cli.losses import clean_motion, flow_loss, noisy_motion
-from moda_cli.model.mmdit import MMDiT
+from moda_cli.generator.mmdit import MMDiT
+from moda_cli.generator.model import MotionGenerator, Window, guided_velocity
+from moda_cli.generator.sampler import euler_sigmas, guidance_terms, sample_euler
+from moda_cli.media.figures import plot_motion
+from moda_cli.media.pictures import whole_file
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode
-from moda_cli.pictures import whole_file
-from moda_cli.sampler import euler_sigmas, guidance_terms, sample_euler
+from moda_cli.train.alse import IN_STEP, LIPS, SyncExpert, expert_loss, gate, sync_loss
+from moda_cli.train.dataset import Batch
+from moda_cli.train.losses import clean_motion, flow_loss, noisy_motion
 
 STILL = 1e-2  # articulator units
 

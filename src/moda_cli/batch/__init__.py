@@ -1,1 +1,0 @@
-"""Many clips: lists of jobs, their journal, and what comes of each."""

@@ -1,1 +1,0 @@
-"""Tasks worked off by processes of this machine, or by a Ray cluster."""

@@ -1,0 +1,152 @@
+"""The portrait: its picture as the video shows it, its face, and what the networks see in it."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moda_cli import media
+from moda_cli.config import CROP_SIZE, MAX_SIDE, ClipConfig, RenderConfig
+from moda_cli.errors import InputError
+from moda_cli.face import search as faces
+from moda_cli.face.crops import (
+    crop_image,
+    halve,
+    limit_picture,
+    limited_size,
+    portrait_crop,
+    warp,
+)
+from moda_cli.face.detect import FaceDetector
+from moda_cli.face.extractors import Extractors
+from moda_cli.face.kept import extract_once
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.lips import mouth_gap
+from moda_cli.media.pictures import Picture
+from moda_cli.motion import POSE, Source
+
+log = logging.getLogger(__name__)
+
+OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """A portrait ready to be animated, its face in pixels of `picture`."""
+
+    picture: Picture  # (H, W, 3), even-sided: the video's canvas
+    face: FaceLandmarks
+    source: Source | None = None  # what LivePortrait's M says of the face
+    feature_volume: Tensor | None = None  # and its F, (1, 32, 16, 64, 64)
+    from_crop: NDArray[np.float32] | None = None  # (3, 3): the networks' crop to a whole picture
+
+
+def read_portrait(
+    clip: ClipConfig,
+    detector: FaceDetector | None,
+    extractors: Extractors | None,
+    *,
+    released: bool,
+    seen_before: Path,
+) -> Portrait:
+    """Read a clip's portrait, find its face, frame it, and write what `clip` asks to see of it.
+
+    released: frame it as the release does, for LivePortrait's renderer; its networks see the same
+    whatever the size of the video. seen_before: the folder that keeps what the extractors saw.
+    Raises InputError for what cannot be read or shows no usable face, UsageError for malformed
+    points or choices.
+    """
+    picture = media.read_image(clip.portrait, clip.background)
+    face = find_face(picture, clip, detector)
+    if not released and mouth_gap(picture, face) > OPEN_MOUTH:
+        log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+    seen, seen_face = limit_portrait(picture, face) if released else (picture, face)
+    if clip.save_crop:
+        media.write_image(clip.save_crop, crop_image(seen, faces.face_crop(seen_face, CROP_SIZE)))
+    if extractors is None:
+        return Portrait(*frame_portrait(picture, face, clip.render))
+
+    assert seen_face.cloud is not None  # the landmark network comes with the extractors
+    to_crop, from_crop = portrait_crop(seen_face.cloud)
+    crop = crop_image(seen, to_crop)
+    volume, source = extract_once(extractors, halve(crop), seen_before)
+    try:
+        pitch, yaw, _ = source.motion[POSE].tolist()
+        faces.check_pose(pitch, yaw)
+    except InputError as error:
+        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
+    if not released:
+        return Portrait(*frame_portrait(picture, face, clip.render), source)
+    if not clip.render.full_frame:
+        shown = resized(crop, clip.render.size or CROP_SIZE)
+        return Portrait(
+            shown, seen_face.moved(to_crop[:2] * len(shown) / CROP_SIZE), source, volume
+        )
+    if clip.render.size:
+        before = seen.shape[1::-1]
+        seen, seen_face = frame_portrait(seen, seen_face, clip.render)
+        sized = np.vstack((_scaled(np.array(seen.shape[1::-1]) / before), (0, 0, 1)))
+        from_crop = np.asarray(sized @ from_crop, np.float32)
+    return Portrait(seen, seen_face, source, volume, from_crop)
+
+
+def find_face(
+    picture: Picture, clip: ClipConfig, detector: FaceDetector | None = None
+) -> FaceLandmarks:
+    """The face to animate, and the overlay of what was found where `clip` asks for one.
+
+    Raises InputError where there is no face, UsageError for malformed points or choices.
+    """
+    try:
+        if clip.face_points is not None:
+            face = faces.face_from_points(picture, clip.face_points, detector)
+            found = faces.FaceSearch((face,))
+        else:
+            found = faces.find_faces(picture, detector)
+        if clip.show_landmarks:
+            drawn = faces.draw_landmarks(picture, found.faces, found.refused)
+            media.write_image(clip.show_landmarks, drawn)
+        return faces.choose_face(found, "largest" if clip.face_points else clip.face)
+    except InputError as error:
+        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
+
+
+def frame_portrait(
+    picture: Picture, face: FaceLandmarks, config: RenderConfig
+) -> tuple[Picture, FaceLandmarks]:
+    """The portrait as the video shows it, even-sided, and its face: whole, or the face's crop."""
+    height, width = picture.shape[:2]
+    if not config.full_frame:
+        side = config.size or CROP_SIZE
+        affine = faces.face_crop(face, side)
+        return warp(picture, affine, (side, side)), face.moved(affine)
+    scale = (config.size or min(MAX_SIDE, max(height, width))) / max(height, width)
+    new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
+    if (new_width, new_height) == (width, height):
+        return picture, face
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    framed = cv2.resize(picture, (new_width, new_height), interpolation=method)
+    factors = np.array([new_width / width, new_height / height])
+    return np.asarray(framed, dtype=np.uint8), face.moved(_scaled(factors))
+
+
+def limit_portrait(picture: Picture, face: FaceLandmarks) -> tuple[Picture, FaceLandmarks]:
+    """The picture as the release limits it, and its face."""
+    height, width = picture.shape[:2]
+    factors = np.array(limited_size(width, height)) / (width, height)
+    return limit_picture(picture), face.moved(_scaled(factors))
+
+
+def resized(crop: Picture, side: int) -> Picture:
+    """A square picture with sides of another length."""
+    method = cv2.INTER_AREA if side < len(crop) else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(crop, (side, side), interpolation=method), np.uint8)
+
+
+def _scaled(factors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The (2, 3) map of a resize: the picture's corner, at -0.5, stays in place."""
+    return np.column_stack((np.diag(factors), (factors - 1) / 2))

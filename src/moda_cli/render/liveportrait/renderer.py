@@ -1,0 +1,226 @@
+"""The renderer with LivePortrait's networks: motion to frames of one portrait."""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moda_cli.errors import DeviceError
+from moda_cli.motion import Source
+from moda_cli.render.liveportrait.engine import FastGenerator, FastWarping
+from moda_cli.render.liveportrait.keypoints import (
+    Retargeting,
+    drive_absolute,
+    drive_relative,
+    source_keypoints,
+)
+from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
+from moda_cli.render.liveportrait.spade import SpadeGenerator
+from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource
+
+Picture = NDArray[np.uint8]  # (H, W, 3) RGB
+
+log = logging.getLogger(__name__)
+
+FRAME_BYTES = 600e6  # of memory that a frame in flight takes in float32, half of it in 16 bits
+MAX_BATCH = 16  # frames; divides the windows of the motion generator, and more are not faster
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """S, W and G as published, the reference of `Engine`. W and G run in `dtype` by autocast."""
+
+    retargeting: Retargeting
+    warping: WarpingNetwork
+    generator: SpadeGenerator
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks are."""
+        return self.generator.fc.weight.device
+
+    @property
+    def fixed_batch(self) -> bool:
+        """Whether every batch should have the same size."""
+        return False
+
+    def autocast(self) -> torch.autocast:
+        """The context of `dtype`; none for float32."""
+        half = self.dtype != torch.float32
+        return torch.autocast(self.device.type, self.dtype, enabled=half)
+
+    def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
+        """What W needs of a portrait: feature_volume (1, 32, 16, 64, 64), kp_source (1, 21, 3)."""
+        with self.autocast():
+            return self.warping.prepare(feature_volume.to(self.device), kp_source)
+
+    def picture(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
+        """Float32 images (B, 3, 512, 512) in [0, 1] for kp_driving (B, 21, 3)."""
+        with self.autocast():
+            image: Tensor = self.generator(self.warping(source, kp_driving))
+        return image.float()
+
+    def pixels(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
+        """Images (B, 512, 512, 3) uint8 for kp_driving (B, 21, 3)."""
+        return to_pixels(self.picture(source, kp_driving))
+
+
+class Engine:
+    """S, W and G made fast, loaded once for any number of portraits: equal to `Networks`.
+
+    Weights are cast to the networks' dtype once. compile: by torch.compile in this mode, for one
+    batch size; what it makes is kept in `cache`, so that only the first run waits for it.
+    """
+
+    def __init__(
+        self, networks: Networks, compile: str | None = None, cache: Path | None = None
+    ) -> None:
+        self.retargeting, self.dtype = networks.retargeting, networks.dtype
+        self.device = networks.device
+        self.fixed_batch = compile is not None
+        self._in_graphs = compile is not None and compile != "default"
+        self._warping = FastWarping(networks.warping, networks.dtype).eval()
+        self._generator = FastGenerator(networks.generator, networks.dtype).eval()
+        if cache:
+            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        self._draw = (
+            torch.compile(self._eager, mode=compile, dynamic=False) if compile else self._eager
+        )
+
+    def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
+        """What W needs of a portrait: feature_volume (1, 32, 16, 64, 64), kp_source (1, 21, 3)."""
+        return self._warping.prepare(feature_volume.to(self.device), kp_source)
+
+    def picture(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
+        """Float32 images (B, 3, 512, 512) in [0, 1] for kp_driving (B, 21, 3)."""
+        image: Tensor = self._generator(self._warping(source, kp_driving))
+        return image
+
+    def pixels(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
+        """Images (B, 512, 512, 3) uint8 for kp_driving (B, 21, 3)."""
+        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
+            pixels: Tensor = self._draw(source, kp_driving)
+        # the next replay of a CUDA graph writes where this one did
+        return pixels.clone() if self._in_graphs else pixels
+
+    def _eager(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
+        return to_pixels(self.picture(source, kp_driving))
+
+
+def to_pixels(image: Tensor) -> Tensor:
+    """Images (B, 3, H, W) in [0, 1] as uint8 (B, H, W, 3), truncated as the release does."""
+    return (image.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def fitting_batch(device: torch.device, dtype: torch.dtype) -> int:
+    """Frames to draw at once: a power of two that fits half of a GPU's free memory; 1 on a CPU."""
+    if device.type != "cuda":
+        return 1  # as fast as more, and the first frame comes sooner
+    free, _ = torch.cuda.mem_get_info(device)
+    # what torch has taken and does not use, say for the clip before, is free too
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    fit = int(free / 2 / (FRAME_BYTES * dtype.itemsize / 4))
+    return max(1, min(MAX_BATCH, 1 << max(0, fit.bit_length() - 1)))
+
+
+class LivePortrait:
+    """Animates one portrait; every frame depends on its motion row alone.
+
+    source, feature_volume: what features.extractors says of its crop. paste: puts a 512 x 512 crop
+    back where it belongs. neutral: (70) motion at which a frame equals the portrait; without it
+    poses and faces are taken as they are, the release's absolute mode. batch_size: frames drawn at
+    once, by default what fits; halved where memory runs out.
+    """
+
+    def __init__(
+        self,
+        networks: Networks | Engine,
+        source: Source,
+        feature_volume: Tensor,
+        paste: Callable[[Picture], Picture],
+        neutral: Tensor | None = None,
+        batch_size: int | None = None,
+    ) -> None:
+        self._networks, self._source, self._neutral = networks, source, neutral
+        self._batch_size = batch_size or fitting_batch(networks.device, networks.dtype)
+        self._kp_source = source_keypoints(source)[None].to(networks.device)
+        with torch.inference_mode():
+            self._warp_source = networks.prepare(feature_volume, self._kp_source)
+        self._on_gpu = networks.device.type == "cuda"
+        self._paste: Callable[[Picture], Picture] | None = paste
+        self._paste_there: Callable[[Tensor], Tensor] | None = None
+        if self._on_gpu and isinstance(paste, PasteBack):
+            self._paste, self._paste_there = None, TensorPaste(paste, networks.device)
+
+    def render(self, motion: Tensor) -> Iterator[Picture]:
+        """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order.
+
+        On a GPU the next batch is drawn while the frames of one are used.
+        """
+        drawn: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
+        for batch in self._batches(motion.float()):
+            drawn.append(batch)
+            if len(drawn) > int(self._on_gpu):
+                yield from self._frames(*drawn.popleft())
+        while drawn:
+            yield from self._frames(*drawn.popleft())
+
+    def _frames(self, pixels: Tensor, ready: torch.cuda.Event | None) -> Iterator[Picture]:
+        if ready:
+            ready.synchronize()
+        for frame in pixels.numpy():
+            yield self._paste(frame) if self._paste else frame
+
+    def _batches(self, motion: Tensor) -> Iterator[tuple[Tensor, torch.cuda.Event | None]]:
+        """Yield frames or crops (B, H, W, 3) uint8 on the CPU, complete after their event."""
+        done = 0
+        while done < len(motion):
+            rows = motion[done : done + self._batch_size]
+            try:
+                batch = self._crops(rows)
+            except torch.OutOfMemoryError:
+                batch = None  # tried again outside, where nothing holds the memory of this try
+            if batch is not None:
+                done += len(rows)
+                yield batch
+            elif self._batch_size == 1:
+                raise DeviceError(
+                    f"{self._networks.device} has too little free memory to draw one frame",
+                    hint="end other programs on it, or pass --device cpu",
+                )
+            else:
+                self._batch_size //= 2
+                log.warning("out of memory: drawing %d frames at once", self._batch_size)
+                if self._on_gpu:
+                    torch.cuda.empty_cache()
+
+    @torch.inference_mode()
+    def _crops(self, motion: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
+        count = len(motion)
+        if self._networks.fixed_batch:
+            motion = torch.cat((motion, motion[-1:].expand(self._batch_size - count, -1)))
+        if self._neutral is None:
+            kp_driving = drive_absolute(self._source, motion)
+        else:
+            kp_driving = drive_relative(self._source, motion, self._neutral)
+        if self._on_gpu:  # from pageable memory it would wait for the batch before
+            kp_driving = kp_driving.pin_memory()
+        kp_driving = kp_driving.to(self._networks.device, non_blocking=self._on_gpu)
+        kp_driving = self._networks.retargeting.stitch(self._kp_source, kp_driving)
+        pixels = self._networks.pixels(self._warp_source, kp_driving)[:count]
+        if self._paste_there:
+            pixels = self._paste_there(pixels)
+        if not self._on_gpu:
+            return pixels.cpu(), None
+        ready = torch.cuda.Event()
+        pixels = pixels.to("cpu", non_blocking=True)  # into pinned memory, of its own
+        ready.record()
+        return pixels, ready
