@@ -16,7 +16,7 @@ from benchmarks.roofline import cost
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "support"))
 
 from by_rule import RELEASED, key_table, mmdit_by_rule, state_by_rule
 from liveportrait_by_rule import by_rule, retargeting_file

@@ -23,6 +23,7 @@ from torch import Tensor
 from by_rule import SMALL, mmdit_by_rule, state_by_rule
 from face_by_rule import save_landmarks, save_yunet
 from liveportrait_by_rule import by_rule, released_shapes
+from media_files import decode_sound, ffmpeg, lag
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
 from moda_cli.face.detect import FaceDetector
@@ -46,9 +47,8 @@ from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL as SIZES
 from official import save_portrait
-from test_media import decode_sound, ffmpeg, lag
-from test_released_motion import golden, source, stats  # noqa: F401  (fixtures)
-from test_speech_encoder import speech_encoder_by_rule
+from released_clip import golden, source, stats  # noqa: F401  (fixtures)
+from speech_by_rule import speech_encoder_by_rule
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 WINDOW = 81 * 640  # samples that the first window waits for
@@ -186,7 +186,7 @@ def test_live_speech_keeps_its_level_over_the_last_minute(encoder) -> None:
 
 
 def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
-    encoder, stats, source: Source, wave  # noqa: F811
+    encoder, stats, source: Source, wave
 ) -> None:  # fmt: skip
     model = MotionGenerator(mmdit_by_rule(SMALL, "motion_generator_small.json"), stats)
     config, timeline = SamplerConfig(steps=2, guidance=1.2, seed=5), [(0.0, 4)]
@@ -213,7 +213,7 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
     assert not torch.allclose(first[80:], other[80:])
 
 
-def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stats, wave) -> None:  # noqa: F811
+def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stats, wave) -> None:
     save_yunet(tmp_path / "yunet.onnx")
     save_landmarks(tmp_path / "landmark.onnx")
     save_portrait(tmp_path / "portrait.png")

@@ -1,0 +1,124 @@
+"""`moda extract` on moving faces: clips of our own, in and out of step, and real footage.
+
+The face networks are not at hand, so the weights-free follower stands in for the detector; the
+motion extractor is small and by rule. What is shown is the way from a video to its files.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+
+from extract_bench import install, make_networks, rows_of
+from face_by_rule import MOUTH_DROP, template
+from moda_cli import components
+from moda_cli.data.annotations import find_cuts
+from moda_cli.extract.run import extract
+from moda_cli.face.detect import LIP_MIDDLES
+from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.media.pictures import Picture
+from moda_cli.metrics.mouth import FaceFollower, MouthTracker
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+SHIFT = 5  # frames
+
+
+class FollowedFaces:
+    """A FaceDetector's answers from the classical follower, asked for each frame in turn."""
+
+    def faces(self, picture: Picture) -> Iterator[FaceLandmarks]:
+        self.follower, self.mouth = FaceFollower(), MouthTracker()
+        self.points = self._look(picture)
+        if self.points is not None:
+            yield replace(self.face, cloud=self.points, score=1.0)
+
+    def cloud(self, picture: Picture, start: Points) -> Points:
+        self.points = self._look(picture)
+        return 1e-3 * template() if self.points is None else self.points  # too small: lost
+
+    def boxes(self, picture: Picture) -> NDArray[np.float64]:
+        assert self.points is not None
+        low, high = self.points.min(axis=0), self.points.max(axis=0)
+        return np.array([[*low, *(high - low), 1.0]])
+
+    def _look(self, picture: Picture) -> Points | None:
+        view = self.follower.look(picture)
+        self.mouth.add(picture, view)
+        if view is None:
+            return None
+        self.face = view.face
+        feet = np.array([[-0.5, 0, 1], [0.5, 0, 1], [0, MOUTH_DROP, 1]])
+        span = np.linalg.solve(feet, np.vstack((view.face.pupils, view.face.mouth)))
+        points = template()
+        gap = max(0.0, 0.2 + self.mouth._values[-1])
+        points[LIP_MIDDLES] = [[0, MOUTH_DROP - gap / 2], [0, MOUTH_DROP + gap / 2]]
+        return np.column_stack((points, np.ones(203))) @ span
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(monkeypatch, tmp_path / "weights", make_networks(tmp_path / "networks"))
+    monkeypatch.setattr(components, "load_detector", FollowedFaces)
+
+
+def shifted(video: Path, path: Path, seconds: float) -> Path:
+    """The same video, its sound later by so many seconds."""
+    ffmpeg = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y"]
+    late = f"adelay={round(1000 * seconds)}:all=1" if seconds > 0 else f"atrim=start={-seconds}"
+    sound = ["-af", f"{late},asetpts=PTS-STARTPTS", "-c:a", "pcm_s16le"]
+    subprocess.run([*ffmpeg, "-i", video, "-c:v", "copy", *sound, path], check=True)
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("installed")
+def test_sound_five_frames_off_is_detected_on_clips_of_our_own(tmp_path: Path) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    clip = folder / "in_step.mkv"
+    inputs = [EXAMPLES / "portrait.png", EXAMPLES / "speech.wav"]
+    command = [sys.executable, "-m", "moda_cli", "generate", *inputs]
+    options = ["--model", "mini", "--size", "512", "--seed", "0"]
+    environment = os.environ | {"MODA_CACHE": str(tmp_path / "empty")}  # its face is no disc
+    subprocess.run([*command, "-o", clip, *options], check=True, env=environment)
+    shifted(clip, folder / "late_sound.mkv", SHIFT / 25)
+    shifted(clip, folder / "early_sound.mkv", -SHIFT / 25)
+    out = tmp_path / "features"
+    assert extract(find_cuts([folder]), out, "logmel", "cpu").clips == 1
+    (row,) = rows_of(out / "index.jsonl")
+    assert row["source"] == "in_step.mkv"
+    assert row["sync"]["by"] == "mouth"
+    reasons = {row["source"]: row["reason"] for row in rows_of(out / "dropped.jsonl")}
+    assert set(reasons) == {"late_sound.mkv", "early_sound.mkv"}
+    assert "the sound is" in reasons["late_sound.mkv"]
+    assert "the mouth is" in reasons["early_sound.mkv"]
+
+
+@pytest.mark.media
+@pytest.mark.usefixtures("installed")
+def test_real_footage(tmp_path: Path) -> None:
+    folder = Path(os.environ["MODA_MEDIA"]) / "video"
+    out = tmp_path / "features"
+    summary = extract(find_cuts([folder]), out, "logmel", "cpu")
+    rows, dropped = rows_of(out / "index.jsonl"), rows_of(out / "dropped.jsonl")
+    print(json.dumps(rows, indent=1), json.dumps(dropped, indent=1))
+    assert summary.clips == len(rows)
+    assert not summary.failed
+    assert {row["source"] for row in rows + dropped} == {path.name for path in folder.iterdir()}
+    assert {"talker_25fps.mp4", "talker_30fps.mp4"} <= {row["source"] for row in rows}
+    for row in rows:
+        parts = load_file(out / f"{row['clip']}.safetensors")
+        assert len(parts["motion"]) == len(parts["audio"]) == row["frames"]
+        assert row["frames"] == round(25 * (row["end"] - row["start"]))
+        assert all(torch.isfinite(part).all() for part in parts.values())
+    assert all(row["reason"] for row in dropped)
