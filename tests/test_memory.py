@@ -15,7 +15,8 @@ import soundfile
 
 from moda_cli.errors import UsageError
 from moda_cli.media.sound import LiveSound, sound_blocks, stored_wave
-from moda_cli.speech.logmel import LogMel, reader
+from moda_cli.media.waves import reader
+from moda_cli.speech.logmel import LogMel
 
 STATM = Path("/proc/self/statm")
 pytestmark = pytest.mark.skipif(not STATM.exists(), reason="reads /proc")

@@ -37,11 +37,12 @@ from moda_cli.generator.sampler import (
     sample_windows,
 )
 from moda_cli.media import read_audio
-from moda_cli.media.pictures import NOTICE
+from moda_cli.media.provenance import NOTICE
 from moda_cli.media.sound import sound_blocks
+from moda_cli.media.waves import reader
 from moda_cli.motion import LIP_KEYPOINTS, Source
 from moda_cli.pipeline import Pipeline
-from moda_cli.speech.logmel import LogMel, log_mel, reader, window_features
+from moda_cli.speech.logmel import LogMel, log_mel, window_features
 from moda_cli.speech.released import LiveSpeech, SpeechFeatures
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict

@@ -15,13 +15,15 @@ import torch
 from torch import Tensor
 
 from moda_cli import __version__, components, media
-from moda_cli.choice import choose, enough_memory, resolve_device, resolve_dtype
+from moda_cli.choice import choose
 from moda_cli.config import FPS, ClipConfig, RenderConfig
 from moda_cli.control import Timeline, parse_emotion
+from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.errors import InputError, UsageError
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import Extractors
 from moda_cli.face.portrait import Portrait, read_portrait, resized
+from moda_cli.files import atomic_write
 from moda_cli.generator.model import (
     MotionGenerator,
     Take,
@@ -32,7 +34,8 @@ from moda_cli.generator.model import (
 )
 from moda_cli.media import figures
 from moda_cli.media.pictures import Picture, check_image, parse_colour
-from moda_cli.media.sound import LiveSound, StoredWave, Wave, stored_wave
+from moda_cli.media.sound import LiveSound, StoredWave, stored_wave
+from moda_cli.media.waves import Read, Samples, Wave, num_frames
 from moda_cli.motion import (
     ARTICULATORS,
     EXPRESSION,
@@ -49,7 +52,6 @@ from moda_cli.render.liveportrait.paste import PasteBack
 from moda_cli.render.liveportrait.renderer import Engine, LivePortrait
 from moda_cli.render.rig.rig import Rig
 from moda_cli.speech.encoder import SpeechEncoder
-from moda_cli.speech.logmel import Read, Samples, num_frames
 from moda_cli.speech.released import LiveSpeech, SpeechFeatures
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
@@ -166,6 +168,7 @@ class Pipeline:
         UsageError for a precision it cannot run.
         """
         where = resolve_device(device)
+        forbid_tf32()
         precision = resolve_dtype(dtype, where)
         choice = choose(model, renderer, where)
         ensure(choice.components, on_progress)
@@ -252,7 +255,7 @@ class Pipeline:
                 on_frame=(lambda done: on_frame(done, total)) if on_frame else None,
             )
             if clip.save_motion:
-                with media.whole_file(clip.save_motion) as path:
+                with atomic_write(clip.save_motion) as path:
                     recording = Recording(torch.cat(kept), animation.neutral, animation.absolute)
                     save_motion(path, recording, {**origin, "version": __version__})
             if clip.plot and isinstance(sound, StoredWave):

@@ -41,7 +41,8 @@ from moda_cli.extract.run import Extractor, extract, run_all
 from moda_cli.face.crops import crop_image, halve
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
-from moda_cli.jobs.processes import Event, OnProgress, Row, Work
+from moda_cli.files import Row
+from moda_cli.jobs.processes import Event, OnProgress, Work
 from moda_cli.media import read_audio, read_video
 from moda_cli.speech.logmel import log_mel
 

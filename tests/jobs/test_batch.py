@@ -25,12 +25,13 @@ from typer.testing import CliRunner, Result
 from moda_cli.choice import choose
 from moda_cli.cli import app
 from moda_cli.config import ClipConfig, RenderConfig
+from moda_cli.device import several_devices
 from moda_cli.errors import DeviceError, InputError, UsageError
 from moda_cli.evaluate.inputs import from_report
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.batch import Rules, Summary, run
 from moda_cli.jobs.clip_list import Job, Shard, jobs_from_file
-from moda_cli.jobs.clips import ClipMaker, devices
+from moda_cli.jobs.clips import ClipMaker
 from moda_cli.jobs.processes import Event
 from moda_cli.media import read_audio, read_video
 from moda_cli.pipeline import Pipeline
@@ -242,11 +243,11 @@ def test_files_behind_urls(tmp_path: Path) -> None:
 
 
 def test_devices_of_processes() -> None:
-    assert devices("cpu", None, 3) == ["cpu", "cpu", "cpu"]
+    assert several_devices("cpu", None, 3) == ["cpu", "cpu", "cpu"]
     with pytest.raises(DeviceError, match="GPU 97"):
-        devices("auto", "97", 1)
+        several_devices("auto", "97", 1)
     with pytest.raises(UsageError, match="some"):
-        devices("auto", "some", 1)
+        several_devices("auto", "some", 1)
 
 
 def whole_boxes(path: Path) -> bool:

@@ -9,7 +9,7 @@ import pytest
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.jobs.clip_list import Job, Shard
-from moda_cli.jobs.journal import Journal, job_key, read_rows, remove_partial
+from moda_cli.jobs.journal import Journal, job_key, read_journal, remove_partial
 
 ALL = Shard(0, 1)
 
@@ -25,13 +25,13 @@ def test_rows_survive_a_journal_torn_at_any_byte(tmp_path: Path) -> None:
             journal.started(job(tmp_path / f"é{k}.mp4"), f"key{k}")
             journal.write({"state": "done", "output": f"é{k}.mp4", "key": f"key{k}"})
     whole = journal.path.read_bytes()
-    assert len(read_rows(journal.path)) == 6
+    assert len(read_journal(journal.path)) == 6
     for cut in range(len(whole)):
         journal.path.write_bytes(whole[:cut])
         kept = whole[: cut + 1].count(b"\n")  # a line without its end is whole too
         with Journal(tmp_path, ALL) as again:
             again.write({"state": "done", "output": "new.mp4", "key": "k"})
-        rows = read_rows(journal.path)
+        rows = read_journal(journal.path)
         assert len(rows) == kept + 1
         assert rows[-1]["output"] == "new.mp4"
 
@@ -40,7 +40,7 @@ def test_what_is_not_a_row_is_ignored(tmp_path: Path) -> None:
     path = tmp_path / ".moda-journal.jsonl"
     row = {"state": "done", "output": "a.mp4", "key": "k", "at": 1.0}
     path.write_bytes(b'\0\0\0\n[1]\n{"state": "done"}\n' + json.dumps(row).encode() + b"\n\xff")
-    assert read_rows(path) == [row]
+    assert read_journal(path) == [row]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from media_files import decode_frames, decode_sound, lag, make, probe
 from moda_cli.errors import DeviceError, InputError, UsageError
 from moda_cli.media import CONTAINERS, check_output, read_audio, write_video
 from moda_cli.media.encode import check_encoder
-from moda_cli.media.pictures import NOTICE
+from moda_cli.media.provenance import NOTICE
 
 FRAMES, FPS = 30, 25
 VIDEOS = [suffix for suffix in CONTAINERS if suffix not in (".gif", ".png")]

@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from moda_cli.errors import InputError, UsageError
-from moda_cli.media.pictures import NOTICE, parse_colour, read_image, whole_file, write_image
+from moda_cli.files import atomic_write
+from moda_cli.media.pictures import parse_colour, read_image, write_image
+from moda_cli.media.provenance import NOTICE
 
 RED, GREEN, BLUE = (230, 30, 40), (20, 190, 50), (30, 50, 220)
 
@@ -184,14 +186,14 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     target.write_text("old")
 
     def interrupted() -> None:
-        with whole_file(target) as temporary:
+        with atomic_write(target) as temporary:
             temporary.write_text("half")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert target.read_text() == "old"
-    with whole_file(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.write_text("new")
     assert target.read_text() == "new"
     assert os.listdir(tmp_path) == [target.name]
@@ -212,7 +214,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path: Path) -> None:
 def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, error: Exception) -> None:
     with (
         pytest.raises(UsageError, match=r"x\.bin: .*No space left") as caught,
-        whole_file(tmp_path / "x.bin"),
+        atomic_write(tmp_path / "x.bin"),
     ):
         raise error
     assert "free some space" in caught.value.hint
@@ -221,6 +223,6 @@ def test_a_full_disk_is_named_with_what_to_do(tmp_path: Path, error: Exception) 
 
 def test_a_whole_file_can_be_read_by_whom_any_other_can(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
-    with whole_file(tmp_path / "x.safetensors") as temporary:
+    with atomic_write(tmp_path / "x.safetensors") as temporary:
         save_file({"x": torch.zeros(1)}, temporary)  # makes a file of the user's alone
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode

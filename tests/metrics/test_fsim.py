@@ -22,13 +22,13 @@ from metric_networks import apart, by_rule, shapes_on_meta, to_onnx
 from moda_cli.errors import InputError, WeightsError
 from moda_cli.face.landmarks import Points
 from moda_cli.media import read_image, read_video
+from moda_cli.media.pictures import Picture
 from moda_cli.metrics.fsim import (
     CANVAS,
     STRIDES,
     TEMPLATE,
     FaceEncoder,
     FacePoints,
-    Frame,
     Scrfd,
     align_face,
     alignment,
@@ -122,7 +122,7 @@ def test_a_clip_is_compared_with_the_reference_picture(encoder: FaceEncoder) -> 
     blank = np.zeros_like(picture)
     moved = np.roll(picture, (9, -14), axis=(0, 1))
 
-    def find_points(frame: Frame) -> Points | None:
+    def find_points(frame: Picture) -> Points | None:
         if not frame.any():
             return None
         if frame is moved:
@@ -241,7 +241,7 @@ def published() -> tuple[FaceEncoder, FacePoints]:
     return FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
 
 
-def portraits() -> list[Frame]:
+def portraits() -> list[Picture]:
     paths = sorted((Path(os.environ["MODA_MEDIA"]) / "portraits").glob("*.jpg"))
     assert len(paths) == 7
     return [read_image(path) for path in paths]

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from by_rule import key_table, state_by_rule
 from iresnet import IResNet50
 from metric_networks import by_rule, red_detector, to_onnx
+from moda_cli.files import sha256_of
 from moda_cli.media import write_video
 from moda_cli.metrics.fsim import ANCHORS, CANVAS, STRIDES, TEMPLATE
 from moda_cli.metrics.networks.i3d import I3D
 from moda_cli.weights import store
-from moda_cli.weights.store import Installed, sha256_of
+from moda_cli.weights.store import Installed
 
 RATE = 16_000
 

@@ -19,8 +19,9 @@ from face_by_rule import MOUTH_DROP, draw_face, save, save_landmarks, save_yunet
 from liveportrait_by_rule import released_shapes
 from moda_cli.config import SAMPLE_RATE
 from moda_cli.face.extractors import MotionExtractor
+from moda_cli.files import sha256_of
 from moda_cli.weights import store
-from moda_cli.weights.store import Installed, sha256_of
+from moda_cli.weights.store import Installed
 
 SMALL_MOTION = {"depths": [1, 1, 1, 1], "widths": [8, 16, 24, 32]}
 SMALL_HUBERT = {"conv_dim": 48, "hidden_dim": 32, "num_heads": 4, "mlp_dim": 96}

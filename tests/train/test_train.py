@@ -13,12 +13,13 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from moda_cli.device import usable_cores
 from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.generator.blocks import CrossBlock
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.train.dataset import Windows, stack
-from moda_cli.train.loop import learning_rate, load, train, usable_cores
+from moda_cli.train.loop import learning_rate, load, train
 from moda_cli.train.losses import clean_motion, flow_loss, noisy_motion
 from moda_cli.train.objectives import MotionObjective, lip_correlation, sample
 from moda_cli.train.settings import train_config

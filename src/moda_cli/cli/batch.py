@@ -50,6 +50,7 @@ def run_batch(
     import torch
 
     from moda_cli.choice import choose
+    from moda_cli.device import several_devices, threads_each
     from moda_cli.jobs import batch as run
     from moda_cli.jobs import clips, cluster, processes
     from moda_cli.jobs.clip_list import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
@@ -70,7 +71,9 @@ def run_batch(
     if machines.ray and (machines.gpus or machines.batch):
         raise UsageError("--gpus and --batch are for this machine, --ray is for others")
     places = (
-        clips.devices(machines.device, machines.gpus, machines.workers) if not machines.ray else []
+        several_devices(machines.device, machines.gpus, machines.workers)
+        if not machines.ray
+        else []
     )
     first = places[0] if places else machines.device.replace("auto", "cpu")
     choice = choose(machines.model, machines.renderer, torch.device(first))
@@ -87,7 +90,7 @@ def run_batch(
             processes.execute,
             prepare=prepare,
             devices=places,
-            threads=clips.threads_each(len(places)),
+            threads=threads_each(len(places)),
             group=machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1),
         )
     rules = run.Rules(share, base.overwrite, force, retry_failed, strict)

@@ -1,9 +1,7 @@
 """Feature files: what a training clip is on disk, and whether a folder of them is whole."""
 
 import hashlib
-import json
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,11 +10,8 @@ from torch import Tensor
 
 from moda_cli.config import NO_EMOTION
 from moda_cli.errors import InputError
-from moda_cli.media.pictures import whole_file
+from moda_cli.files import Row, atomic_write, read_rows, sha256_of
 from moda_cli.motion import MOTION_DIM
-from moda_cli.weights.store import sha256_of
-
-Row = dict[str, Any]
 
 INDEX, DROPPED = "index.jsonl", "dropped.jsonl"
 
@@ -25,24 +20,16 @@ def write_clip(path: Path, motion: Tensor, kp: Tensor, audio: Tensor, emotion: T
     """Write motion (T, 70), kp (63), audio (T, L, C) and emotion (8); the file's sha256."""
     parts = {"motion": motion.float(), "kp": kp.float(), "emotion": emotion.float()}
     data = save({**{k: v.contiguous() for k, v in parts.items()}, "audio": audio.half()})
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
     return hashlib.sha256(data).hexdigest()
 
 
-def write_rows(path: Path, rows: list[Row]) -> None:
-    """Write a JSON object per line."""
-    with whole_file(path) as temporary:
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        temporary.write_text("".join(lines), encoding="utf-8")
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The objects of a file of lines. Raises InputError."""
+def read_listing(path: Path) -> list[Row]:
+    """The rows of an index. Raises InputError."""
     hint = "FEATURES is a folder that `moda extract` has written"
     try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # JSON may hold other line ends
-        return [json.loads(line) for line in lines if line]
+        return read_rows(path)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}", hint=hint) from None
     except ValueError as error:
@@ -53,7 +40,7 @@ def find_faults(folder: Path) -> dict[str, str]:
     """What is wrong with the files of an index, by file name: every one is read again."""
     faults = {}
     listed = set()
-    for row in read_rows(folder / INDEX):
+    for row in read_listing(folder / INDEX):
         name = f"{row['clip']}.safetensors"
         listed.add(name)
         if fault := clip_fault(folder / name, row):

@@ -1,7 +1,5 @@
 """What was computed once, by content: a second or interrupted run costs nothing."""
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,14 +10,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from moda_cli.errors import InputError
-from moda_cli.media.pictures import whole_file
+from moda_cli.files import atomic_write, sha256_of_json
 
 Arrays = dict[str, NDArray[Any]]
 
 
 def content_key(**parts: Any) -> str:
     """The sha256 of named values: file hashes, versions, settings."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(parts)
 
 
 class Cache:
@@ -72,7 +70,7 @@ class Cache:
     def _write(self, key: str, arrays: Arrays, metadata: dict[str, str]) -> None:
         path = self.path(key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             # a file without a tensor cannot be read back
             save_file(arrays or {"nothing": np.zeros(1)}, temporary, metadata=metadata)
 

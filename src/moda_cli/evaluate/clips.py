@@ -15,10 +15,9 @@ from moda_cli.config import FPS, SAMPLES_PER_FRAME
 from moda_cli.errors import InputError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.protocol import PREPARATION, SIDE, Fit, Protocol
-from moda_cli.weights.store import sha256_of
-
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
-Wave = NDArray[np.float32]
+from moda_cli.files import sha256_of
+from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
 
 RATE_TOLERANCE = 0.01  # frames per second
 ENDS_EARLY_S = 0.5  # a file cut short; sound may outlast the picture by less
@@ -36,7 +35,7 @@ class Window:
 WHOLE = Window()
 
 
-def fitted(frame: Frame, fit: Fit) -> Frame:
+def fitted(frame: Picture, fit: Fit) -> Picture:
     """A frame as a SIDE x SIDE square."""
     height, width = frame.shape[:2]
     if fit == "centre":
@@ -58,7 +57,7 @@ class Clip:
         self.path, self.fit, self.window = path, fit, window
         self.info = media.probe_video(path)
         self.frames: int | None = window.frames  # cut here; None: not counted yet
-        self._held: list[Frame] | None = None
+        self._held: list[Picture] | None = None
 
     @cached_property
     def sha256(self) -> str:
@@ -91,12 +90,12 @@ class Clip:
             )
         return frames
 
-    def __iter__(self) -> Iterator[Frame]:
+    def __iter__(self) -> Iterator[Picture]:
         if self._held is not None:
             return iter(self._held[: self.frames])
         return self._decoded()
 
-    def _decoded(self) -> Iterator[Frame]:
+    def _decoded(self) -> Iterator[Picture]:
         first = self.window.first
         stop = None if self.frames is None else first + self.frames
         # from its start: a clip of another rate is resampled differently after a seek

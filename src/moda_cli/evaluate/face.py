@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from moda_cli import components
 from moda_cli.errors import InputError
-from moda_cli.evaluate.clips import Clip, Wave
+from moda_cli.evaluate.clips import Clip
 from moda_cli.face.detect import FaceDetector
+from moda_cli.media.waves import Wave
 from moda_cli.metrics.video import Measures, measure_video
 
 MEASURES = (

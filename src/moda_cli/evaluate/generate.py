@@ -1,6 +1,5 @@
 """Making the clips of a split, and how long that takes (RTF)."""
 
-import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,9 +21,9 @@ from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
 from moda_cli.evaluate.protocol import SIDE, Protocol
+from moda_cli.files import append_row, atomic_write, sha256_of, whole_rows
 from moda_cli.motion import resample
 from moda_cli.pipeline import Pipeline, edit_motion, prefetch
-from moda_cli.weights.store import sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +63,7 @@ def materials(
             import soundfile
 
             media.write_image(job.portrait, next(islice(clip, 1)))
-            with media.whole_file(job.audio) as temporary:
+            with atomic_write(job.audio) as temporary:
                 soundfile.write(temporary, clip.wave(), SAMPLE_RATE, format="WAV")
         jobs.append(job)
     return jobs
@@ -91,7 +89,7 @@ def generate_all(
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / TIMINGS
-    known = {row["id"]: row for row in _rows(journal)}
+    known = {row["id"]: row for row in whole_rows(journal)}
     for job in jobs:
         if job.id not in known and (output := folder / f"{job.id}.mp4").exists():
             hint = "leave --generate out, or give another folder"
@@ -110,7 +108,7 @@ def generate_all(
         )
         row = known.get(job.id)
         if row is None:  # from now on the clip is ours, finished or not
-            _add(journal, {"id": job.id, "key": ""})
+            append_row(journal, {"id": job.id, "key": ""})
         elif row["key"] == key and output.is_file():
             timings[job.id] = Timing(**row["timing"])
             continue
@@ -128,13 +126,8 @@ def generate_all(
             left_out.append(LeftOut(job.id, f"it was not made: {error}"))
             continue
         timings[job.id] = timing
-        _add(journal, {"id": job.id, "key": key, "timing": asdict(timing)})
+        append_row(journal, {"id": job.id, "key": key, "timing": asdict(timing)})
     return timings, left_out
-
-
-def _add(journal: Path, row: Mapping[str, Any]) -> None:
-    with journal.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:
@@ -149,15 +142,6 @@ def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:
         "seed": seed,
         "runs": REPEATS,
     }
-
-
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """Complete rows of a journal; an interrupted run may have left half of one."""
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
-        try:
-            yield json.loads(line)
-        except ValueError:
-            log.warning("%s: a damaged line is skipped", path)
 
 
 def timed_generate(pipeline: Pipeline, clip: ClipConfig, device: torch.device) -> Timing:

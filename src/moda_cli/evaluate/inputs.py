@@ -16,8 +16,8 @@ from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.clips import WHOLE, Clip, Window, open_reference
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.face.search import find_faces, why_none
+from moda_cli.files import sha256_of
 from moda_cli.metrics.face_track import ShotCounter
-from moda_cli.weights.store import sha256_of
 
 MANIFEST = "manifest.json"
 

@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 
-from moda_cli.choice import use_threads
+from moda_cli.device import device_name, use_threads
 from moda_cli.errors import UsageError
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.inputs import Inputs, Pair
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.evaluate.run import Evaluation, device_name
+from moda_cli.evaluate.run import Evaluation
 from moda_cli.evaluate.scores import choose
+from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
-from moda_cli.jobs.processes import Event, OnProgress, Row, Work, check_space
+from moda_cli.jobs.processes import Event, OnProgress, Work, check_space
 
 
 @dataclass(frozen=True, slots=True)

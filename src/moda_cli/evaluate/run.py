@@ -1,9 +1,7 @@
 """`moda eval`: every metric of every clip, then what they say about the set."""
 
-import platform
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from typing import Any
@@ -12,14 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moda_cli import __version__, media
+from moda_cli import media
 from moda_cli.config import FPS
+from moda_cli.device import device_name, one_thread
 from moda_cli.errors import InputError
 from moda_cli.evaluate.cache import Arrays, Cache, KeptOnly, content_key
-from moda_cli.evaluate.clips import Clip, Frame, open_generated, open_reference
+from moda_cli.evaluate.clips import Clip, open_generated, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, as_row
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.scores import COLUMNS, Choice, Measure, Metric, series
+from moda_cli.files import sha256_of
+from moda_cli.media.pictures import Picture
+from moda_cli.media.provenance import versions
 from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
 from moda_cli.metrics.statistics import Estimate, mean_over_clips, of_clips
 from moda_cli.weights import store
@@ -39,7 +41,7 @@ class Opened:
     clips: dict[str, Clip]  # by side
     keys: dict[tuple[str, str], str] = field(default_factory=dict)  # by metric and side
 
-    def portrait(self) -> Frame | None:
+    def portrait(self) -> Picture | None:
         """The picture that the clip was made from."""
         if self.pair.portrait:
             return media.read_image(self.pair.portrait)
@@ -49,7 +51,7 @@ class Opened:
     def portrait_key(self) -> str:
         if self.pair.portrait:
             path = self.pair.portrait
-            return store.sha256_of(path) if path.is_file() else f"no file {path}"
+            return sha256_of(path) if path.is_file() else f"no file {path}"
         clip = self.clips.get("reference")
         return f"first frame of {clip.key}" if clip else ""
 
@@ -176,7 +178,7 @@ class Evaluation:
             if metric.name not in self._loaded:
                 self._loaded[metric.name] = metric.load(self.protocol, self.device)
             portrait = item.portrait() if metric.pictured else None
-            with one_thread():
+            with one_thread(opencv=False):
                 return self._loaded[metric.name](item.clips[side], portrait)
 
         return self.cache.keep(item.keys[metric.name, side], compute)
@@ -216,17 +218,6 @@ class Evaluation:
     def _gaussian(self, arrays: Arrays | None) -> Gaussian:
         assert arrays is not None  # it was seen a moment ago
         return Gaussian.of(torch.from_numpy(arrays["features"]).to(self.device))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of floats depend on the number of threads; looks must not. OpenCV's do not."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def weights_hash(component: str) -> str:
@@ -270,7 +261,7 @@ def evaluate(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -> 
     return {
         "schema": SCHEMA,
         "label": label,
-        "versions": versions(),
+        "versions": {**versions(), **library_versions()},
         "device": device_name(evaluation.device),
         "protocol": protocol.described(),
         "seeds": {"bootstrap": protocol.seed},
@@ -319,7 +310,7 @@ def _clip_row(
         "generated": str(item.pair.generated),
         "generated_sha256": clips["generated"].sha256,
         "reference": str(item.pair.reference) if item.pair.reference else None,
-        "reference_sha256": store.sha256_of(item.pair.reference) if item.pair.reference else None,
+        "reference_sha256": sha256_of(item.pair.reference) if item.pair.reference else None,
         "reference_prepared": str(real.path) if real else None,
         "portrait": str(item.pair.portrait) if item.pair.portrait else None,
         "first_frame": item.pair.window.first,
@@ -368,19 +359,12 @@ def weights_table(metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
     }
 
 
-def versions() -> dict[str, str]:
+def library_versions() -> dict[str, str]:
     import cv2
     import imageio_ffmpeg
 
     return {
-        "moda": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
         "numpy": np.__version__,
         "opencv": cv2.__version__,
         "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
     }
-
-
-def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

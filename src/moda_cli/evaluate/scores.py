@@ -13,11 +13,12 @@ from moda_cli import components
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate import face
 from moda_cli.evaluate.cache import Arrays
-from moda_cli.evaluate.clips import Clip, Frame
+from moda_cli.evaluate.clips import Clip
 from moda_cli.evaluate.protocol import Protocol
+from moda_cli.media.pictures import Picture
 from moda_cli.weights import store
 
-Measure = Callable[[Clip, Frame | None], Arrays]  # (clip, the picture it was made from)
+Measure = Callable[[Clip, Picture | None], Arrays]  # (clip, the picture it was made from)
 
 SMOOTHNESS_BATCH = 8  # pairs at a time on a GPU: 5 GB at 512x512
 
@@ -102,7 +103,7 @@ def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
     paths = store.require("arcface", "scrfd")
     encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
 
-    def measure(clip: Clip, portrait: Frame | None) -> Arrays:
+    def measure(clip: Clip, portrait: Picture | None) -> Arrays:
         if portrait is None:
             raise InputError("no picture to compare the face with", hint="give --reference")
         cosines = similarities(encoder, find_points, portrait, clip)
@@ -118,7 +119,7 @@ def load_sync(protocol: Protocol, device: torch.device) -> Measure:
     paths = store.require("s3fd", "syncnet")
     networks = SyncNetworks.load(load_file(paths["s3fd"]), load_file(paths["syncnet"]), device)
 
-    def measure(clip: Clip, _: Frame | None) -> Arrays:
+    def measure(clip: Clip, _: Picture | None) -> Arrays:
         score = sync_score(clip, clip.wave(), networks)
         alignment = score.alignment
         return {

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 
-from moda_cli import media
-from moda_cli.choice import resolve_device, resolve_dtype
 from moda_cli.data import splits
+from moda_cli.device import forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate import generate, inputs, report, tables
 from moda_cli.evaluate.cache import Cache
@@ -19,6 +18,7 @@ from moda_cli.evaluate.looks import look_ahead
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.run import Evaluation, OnStep, Results, evaluate
 from moda_cli.evaluate.scores import Choice, choose
+from moda_cli.files import atomic_write
 from moda_cli.pipeline import Pipeline
 
 
@@ -65,6 +65,7 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
         raise UsageError("--generate makes the clips of a --split in a folder", hint="give both")
     here = "cpu" if request.ray and not request.generate else request.device
     device = resolve_device(here)
+    forbid_tf32()
     choice = choose(request.metrics, request.protocol)
     folder = request.folder
     inputs.check_folders(request.generated, request.reference, made=not request.generate)
@@ -154,5 +155,5 @@ def write(results: Results, given: Inputs, folder: Path) -> None:
     if given.manifest is not None:
         texts[inputs.MANIFEST] = json.dumps(given.manifest, indent=1) + "\n"
     for name, text in texts.items():
-        with media.whole_file(folder / name) as path:
+        with atomic_write(folder / name) as path:
             path.write_text(text, encoding="utf-8")

@@ -24,14 +24,16 @@ from moda_cli.config import (
     ModelConfig,
 )
 from moda_cli.data.annotations import Cut
-from moda_cli.data.feature_files import Row, write_clip
+from moda_cli.data.feature_files import write_clip
 from moda_cli.errors import InputError
 from moda_cli.extract.emotion_classifier import EmotionClassifier
 from moda_cli.extract.footage import Stretch, stretches, unusable, views
 from moda_cli.extract.records import left_out
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
+from moda_cli.files import Row
 from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
 from moda_cli.metrics.mouth import audio_mouth_lag
 from moda_cli.metrics.sync import SyncNetworks, sync_score
 from moda_cli.speech.encoder import SpeechEncoder
@@ -43,7 +45,6 @@ from moda_cli.weights.renames.liveportrait import liveportrait_state
 
 log = logging.getLogger(__name__)
 
-Wave = NDArray[np.float32]
 
 MOTION = "motion_extractor"
 EMOTION, SYNC = "hsemotion", ("s3fd", "syncnet")  # taken where they are installed

@@ -5,16 +5,15 @@ Every clip of a list is a job. A finished one leaves its feature files and, last
 made from the records.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from moda_cli.data.annotations import Cut
-from moda_cli.data.feature_files import DROPPED, INDEX, Row, write_rows
+from moda_cli.data.feature_files import DROPPED, INDEX
 from moda_cli.errors import UsageError
-from moda_cli.media.pictures import whole_file
+from moda_cli.files import Row, atomic_write, sha256_of_json, write_rows
 
 JOBS = ".jobs"
 
@@ -45,7 +44,7 @@ def job_key(cut: Cut) -> str:
     values = asdict(replace(cut, split="", speaker="", video=None, sound=None))
     states = [path.stat() if path and path.exists() else None for path in (cut.video, cut.sound)]
     values["files"] = [(state.st_size, state.st_mtime_ns) if state else None for state in states]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return sha256_of_json(values)
 
 
 def is_done(out: Path, cut: Cut) -> bool:
@@ -137,5 +136,5 @@ def _read(path: Path) -> Row | None:
 
 
 def _write(path: Path, values: Row) -> None:
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(values, ensure_ascii=False), encoding="utf-8")

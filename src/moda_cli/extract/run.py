@@ -5,21 +5,20 @@ A job runs on one thread, so that its bytes do not depend on how many there are.
 
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import cv2
 import torch
 
 from moda_cli import components
-from moda_cli.choice import resolve_device, use_threads
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
-from moda_cli.data.feature_files import Row
+from moda_cli.device import one_thread, resolve_device, use_threads
 from moda_cli.errors import WeightsError
 from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
 from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
+from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, Work, check_space
 from moda_cli.weights import store
@@ -71,7 +70,7 @@ def extract(
     else:
         events = processes.here(todo, extractor, where, 1)
     try:
-        with one_thread():
+        with one_thread(opencv=True):
             for cut, fault in run_all(todo, out, options, events):
                 done += 1
                 if fault:
@@ -162,15 +161,3 @@ def run_all(
                 rows = [{**row, "options": options} for row in rows]
                 record(out, cut, keys[event.task], rows, dropped)
                 yield cut, ""
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Sums of floats depend on the number of threads; jobs must not."""
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    use_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads[0])
-        cv2.setNumThreads(threads[1])

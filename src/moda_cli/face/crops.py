@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 
 from moda_cli.config import CROP_SIZE
 from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.media.pictures import Picture
 
 Plane = NDArray[np.float32]
 Matrix = NDArray[np.float32]  # (3, 3)
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 RELEASED_SIDE = 1920  # pixels of a portrait's longer side at most, in MoDA's release
 # LivePortrait's framing (arXiv:2407.03168, released code), in face extents and in crop sides.

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.errors import WeightsError
-from moda_cli.face.crops import Picture, crop_image, portrait_crop, upright_crop
+from moda_cli.face.crops import crop_image, portrait_crop, upright_crop
 from moda_cli.face.landmark_fit import MIN_IOD
 from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.media.pictures import Picture
 
 YUNET_SIDE = 640  # the 2023 file's fixed input; with it every OpenCV engine runs it
 # Longer side of the picture inside that input: YuNet learned faces of 10 to 300 px, so a portrait

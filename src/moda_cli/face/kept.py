@@ -14,7 +14,7 @@ from torch import Tensor
 
 from moda_cli.errors import UsageError
 from moda_cli.face.extractors import Extractors
-from moda_cli.media.pictures import whole_file
+from moda_cli.files import atomic_write
 from moda_cli.motion import Source
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _write(path: Path, tensors: list[Tensor]) -> None:
     entry = {name: tensor.contiguous() for name, tensor in entry.items()}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(path) as temporary:
+        with atomic_write(path) as temporary:
             save_file({**entry, "sha256": _digest(tensors)}, temporary)
         for old in sorted(path.parent.iterdir(), key=lambda file: -file.stat().st_mtime)[KEPT:]:
             old.unlink(missing_ok=True)

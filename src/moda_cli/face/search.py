@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from moda_cli.errors import InputError, UsageError
 from moda_cli.face.cascade import FaceBox, refine_box, search_boxes
-from moda_cli.face.crops import Picture, portrait_crop, upright_crop
+from moda_cli.face.crops import portrait_crop, upright_crop
 from moda_cli.face.detect import DROP, FaceDetector
 from moda_cli.face.landmark_fit import MIN_IOD, fit_face, fit_points
 from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.media.pictures import Picture
 
 WORK_SIZE = 400  # pixels of the longer side the cascade reads
 # Smallest box as a share of the shorter side, and rolls in degrees; the first that finds a face.

@@ -1,7 +1,6 @@
 """The motion generator: a trained MMDiT with its statistics, and how it is sampled."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,7 +13,9 @@ from torch import Tensor
 
 from moda_cli.config import NO_EMOTION, AudioKind, ModelConfig, SamplerConfig, SourceKind
 from moda_cli.control import Timeline, emotion_shares
+from moda_cli.device import keep_compiled
 from moda_cli.errors import WeightsError
+from moda_cli.files import atomic_write
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.sampler import (
     CountFrames,
@@ -27,9 +28,9 @@ from moda_cli.generator.sampler import (
     modulate_lips_live,
     sample_windows,
 )
-from moda_cli.media.pictures import whole_file
+from moda_cli.media.waves import Read, Samples, reader
 from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source, Stats
-from moda_cli.speech.logmel import LogMel, Read, Samples, reader
+from moda_cli.speech.logmel import LogMel
 from moda_cli.speech.released import ADDED, LiveSpeech, SpeechFeatures
 from moda_cli.weights.state import load_strict
 
@@ -76,7 +77,7 @@ class MotionGenerator:
         graphs: each step becomes one CUDA graph, which belongs to the thread that samples. What is
         made is kept in `cache`, so that only the first run waits for it.
         """
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+        keep_compiled(cache)
         self.network.compile(mode="reduce-overhead" if graphs else "default")
 
     def save(self, directory: Path) -> None:
@@ -85,7 +86,7 @@ class MotionGenerator:
         (directory / "config.json").write_text(json.dumps(asdict(self.network.config), indent=2))
         self.stats.write(directory / "stats.json")
         state = {name: tensor.half() for name, tensor in self.network.state_dict().items()}
-        with whole_file(directory / "model.safetensors") as path:
+        with atomic_write(directory / "model.safetensors") as path:
             save_file(state, path)
 
 

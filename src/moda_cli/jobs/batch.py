@@ -1,6 +1,5 @@
 """A batch from its list of jobs to its report: what is to be done, done, and written down."""
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,14 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from moda_cli.errors import InputError, UsageError
+from moda_cli.files import Row, write_rows
 from moda_cli.jobs.clip_list import Job, Shard
 from moda_cli.jobs.clips import input_faults
 from moda_cli.jobs.journal import Journal, job_inputs, job_key, onto_disk, remove_partial
 from moda_cli.jobs.options import flat_options, side_files
 from moda_cli.jobs.places import size_of, sum_of
-from moda_cli.jobs.processes import Event, Row, check_space
+from moda_cli.jobs.processes import Event, check_space
 from moda_cli.media import written
-from moda_cli.media.pictures import whole_file
 
 Execute = Callable[[Sequence[Any]], Generator[Event]]
 
@@ -237,8 +236,7 @@ def write_report(journal: Journal, names: Iterable[str]) -> None:
     over = [row for row in rows if row.get("state") in ("done", "failed")]
     if not over:
         return
-    with whole_file(journal.report) as path, path.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row, default=str) + "\n" for row in over)
+    write_rows(journal.report, over)
 
 
 def _count(number: int, what: str) -> str:

@@ -1,9 +1,6 @@
 """The work of a batch of clips: what its processes hold, and what they do for a job."""
 
 import logging
-import os
-import platform
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
@@ -15,20 +12,22 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from moda_cli import __version__, components, media
-from moda_cli.choice import resolve_device, use_threads
+from moda_cli import components, media
 from moda_cli.config import ClipConfig
 from moda_cli.control import Timeline, parse_emotion
-from moda_cli.errors import DeviceError, ModaError, UsageError
+from moda_cli.device import use_threads
+from moda_cli.errors import ModaError
 from moda_cli.face.portrait import Portrait, find_face
+from moda_cli.files import Row
 from moda_cli.generator.model import Take, sample_together
 from moda_cli.jobs.clip_list import Job
 from moda_cli.jobs.places import at_hand
-from moda_cli.jobs.processes import Row, Work
+from moda_cli.jobs.processes import Work
+from moda_cli.media.provenance import versions
 from moda_cli.media.sound import stored_wave
+from moda_cli.media.waves import Read, Samples
 from moda_cli.motion import load_motion
 from moda_cli.pipeline import OnFrame, Pipeline, Renderer
-from moda_cli.speech.logmel import Read, Samples
 
 log = logging.getLogger(__name__)
 
@@ -159,40 +158,6 @@ class ClipMaker:
             return {**measures, "device": used, "versions": versions()}
 
         return make
-
-
-def versions() -> dict[str, str]:
-    return {"moda": __version__, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def devices(device: str, gpus: str | None, workers: int) -> list[str]:
-    """The device of each process: `workers` on every GPU listed, or else on the one device.
-
-    gpus: `all`, or their numbers. Raises UsageError for other text, DeviceError for what is absent.
-    """
-    if gpus is None:
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        if not (device.startswith("cuda") and torch.cuda.is_available()):
-            resolve_device(device)
-        return [device] * workers
-    count = torch.cuda.device_count()  # without a context, which would take memory here
-    if gpus == "all":
-        numbers = list(range(count))
-    elif re.fullmatch(r"\d+(,\d+)*", gpus):
-        numbers = sorted({int(number) for number in gpus.split(",")})
-    else:
-        raise UsageError(f"--gpus {gpus} names no GPUs", hint="write all, or numbers such as 0,2")
-    absent = [number for number in numbers if number >= count]
-    if absent or not numbers:
-        which = ", ".join(map(str, absent)) or gpus
-        raise DeviceError(f"there is no GPU {which}: {count} found", hint="try --device cpu")
-    return [f"cuda:{number}" for number in numbers for _ in range(workers)]
-
-
-def threads_each(processes: int) -> int:
-    """CPU threads that each of several processes should use; 0 for one alone, which takes all."""
-    return 0 if processes == 1 else max(1, (os.cpu_count() or 1) // processes)
 
 
 def input_faults(jobs: Sequence[Job]) -> Iterator[str]:

@@ -13,17 +13,8 @@ from functools import cache
 from typing import Any
 
 from moda_cli.errors import ModaError, UsageError
-from moda_cli.jobs.processes import (
-    ATTEMPTS,
-    ENDS,
-    Event,
-    Prepare,
-    Row,
-    Work,
-    broken,
-    failure,
-    given_up,
-)
+from moda_cli.files import Row
+from moda_cli.jobs.processes import ATTEMPTS, ENDS, Event, Prepare, Work, broken, failure, given_up
 
 NODES = 5  # that may be lost under a task
 KNOCK_S = 5.0  # for a cluster to answer

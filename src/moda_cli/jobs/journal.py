@@ -4,7 +4,6 @@ One JSON object a line, on the disk before the work it announces begins; the las
 by a crash and is then ignored. Each shard of a batch appends to a journal of its own and reads all.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -12,16 +11,16 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from moda_cli.errors import FREE_SPACE, UsageError
+from moda_cli.files import Row, sha256_of_json, whole_rows
 from moda_cli.jobs.clip_list import Job, Shard
 from moda_cli.jobs.options import flat_options
 from moda_cli.media import written
 
 NAME = ".moda-journal"
 
-Row = dict[str, Any]
 Verdict = Literal["run", "again", "done", "failed", "conflict"]
 
 
@@ -34,8 +33,7 @@ def job_inputs(job: Job) -> dict[str, str]:
 def job_key(job: Job, sums: Mapping[str, str | None], model: str) -> str:
     """sha256 of what decides the clip: its inputs' sums, its options and the model's hash."""
     options = {key: v for key, v in flat_options(job.clip).items() if key != "motion"}
-    text = json.dumps([dict(sums), options, model], sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256_of_json([dict(sums), options, model])
 
 
 class Journal:
@@ -61,7 +59,7 @@ class Journal:
             raise UsageError(f"another run is making clips in {folder}", hint=hint) from None
         except OSError as error:
             raise _unwritable(folder, error) from None
-        rows = [row for path in folder.glob(f"{NAME}*.jsonl") for row in read_rows(path)]
+        rows = [row for path in folder.glob(f"{NAME}*.jsonl") for row in read_journal(path)]
         self.last = {row["output"]: row for row in sorted(rows, key=lambda row: row["at"])}
 
     def __enter__(self) -> "Journal":
@@ -120,17 +118,9 @@ class Journal:
             raise _unwritable(self.path, error) from None
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The whole lines of a journal."""
-    rows = []
-    for line in path.read_bytes().split(b"\n"):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # torn, or empty
-        if isinstance(row, dict) and {"output", "key", "state", "at"} <= row.keys():
-            rows.append(row)
-    return rows
+def read_journal(path: Path) -> list[Row]:
+    """The whole rows of a journal."""
+    return [row for row in whole_rows(path) if {"output", "key", "state", "at"} <= row.keys()]
 
 
 def remove_partial(output: Path) -> None:

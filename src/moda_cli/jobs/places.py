@@ -11,6 +11,7 @@ from typing import Any
 
 from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError, ModaError, UsageError
+from moda_cli.files import sha256_of
 from moda_cli.jobs.clip_list import URL, Job
 from moda_cli.jobs.options import SIDE_FILES
 from moda_cli.media import written
@@ -20,8 +21,7 @@ def sum_of(place: str) -> str | None:
     """sha256 of a file, or of what an URL's store says of its version; None if it is not there."""
     if not URL.match(place):
         try:
-            with Path(place).open("rb") as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
+            return sha256_of(Path(place))
         except OSError:
             return None
     with _store(place) as (store, path):

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
 from moda_cli.errors import FREE_SPACE, DeviceError, ModaError, UsageError, is_disk_full
+from moda_cli.files import Row
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ ATTEMPTS = 2  # of a task whose process dies
 TICK_S = 0.2  # between two reports of progress
 GRACE_S = 5.0  # for a process to leave once it is asked to
 
-Row = dict[str, Any]
 OnProgress = Callable[[int, int | None], None]  # (done, of how many)
 Work = Callable[[Any, Sequence[Any], OnProgress], Row]  # (task, those this process does next)
 Prepare = Callable[[str, int], Work]  # (device, CPU threads), in the process itself

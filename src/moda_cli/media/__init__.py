@@ -1,5 +1,6 @@
 """Sound, pictures and video files: the only package that runs ffmpeg."""
 
+from moda_cli.files import atomic_write
 from moda_cli.media.decode import VideoInfo, probe_video, read_video
 from moda_cli.media.encode import (
     CONTAINERS,
@@ -9,12 +10,13 @@ from moda_cli.media.encode import (
     write_video,
     written,
 )
-from moda_cli.media.pictures import read_image, whole_file, write_image
+from moda_cli.media.pictures import read_image, write_image
 from moda_cli.media.sound import read_audio
 
 __all__ = [
     "CONTAINERS",
     "VideoInfo",
+    "atomic_write",
     "check_encoder",
     "check_output",
     "probe_video",
@@ -22,7 +24,6 @@ __all__ = [
     "read_image",
     "read_video",
     "streams",
-    "whole_file",
     "write_image",
     "write_video",
     "written",

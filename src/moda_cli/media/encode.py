@@ -3,7 +3,6 @@
 import os
 import queue
 import re
-import secrets
 import shutil
 import subprocess
 import sys
@@ -21,9 +20,11 @@ import numpy as np
 
 from moda_cli.config import SAMPLE_RATE
 from moda_cli.errors import DeviceError, UsageError
+from moda_cli.files import atomic_write, temporary_beside
 from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
-from moda_cli.media.pictures import NOTICE, Picture, encode_image, whole_file
-from moda_cli.media.sound import Wave
+from moda_cli.media.pictures import Picture, encode_image
+from moda_cli.media.provenance import NOTICE
+from moda_cli.media.waves import Wave
 
 OnFrame = Callable[[int], None]  # frames done
 
@@ -178,7 +179,7 @@ def write_video(
     rate = str(Fraction(fps).limit_denominator(1001))
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
               "-i", "pipe:0"]  # fmt: skip
-    whole = nullcontext() if streams(path) else whole_file(path)
+    whole = nullcontext() if streams(path) else atomic_write(path)
     with (
         tempfile.TemporaryDirectory() as folder,
         _sound_input(audio, sound, Path(folder)) as (sound_arguments, sound_pipe),
@@ -366,7 +367,7 @@ def _write_pictures(
     """Numbered pictures, made in a folder of their own; frames of a longer, older run go."""
     folder, count = path.parent, 0
     beside = folder if folder.exists() else folder.parent
-    temporary = beside / f".{folder.name}.{secrets.token_hex(4)}.part"
+    temporary = temporary_beside(beside / folder.name)
     try:
         temporary.mkdir()
         for count, frame in enumerate(frames, start=1):

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli.config import FPS, SAMPLE_RATE
+from moda_cli.media.pictures import Picture
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Colour = tuple[int, int, int]
 
 SHEET_WIDTH = 1600  # pixels, at most

@@ -1,11 +1,9 @@
 """Pictures in and out through OpenCV, and files that appear whole or not at all."""
 
 import re
-import secrets
 import struct
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +11,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli import __version__
-from moda_cli.errors import FREE_SPACE, InputError, ModaError, UsageError, is_disk_full
+from moda_cli.errors import InputError, UsageError
+from moda_cli.files import atomic_write
+from moda_cli.media.provenance import NOTICE
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 Colour = tuple[int, int, int]  # RGB
 
-NOTICE = f"AI-generated talking head, made with moda {__version__}"
 MAX_PIXELS = 100_000_000
 COLOURS = {"white": "#ffffff", "black": "#000000", "grey": "#808080", "green": "#00ff00"}
 HINT = "portraits are PNG, JPEG, WebP, BMP or TIFF pictures"
@@ -134,38 +132,10 @@ def _upright(picture: Picture, orientation: int) -> Picture:
     return picture
 
 
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, moved onto it when the block ends well and removed otherwise.
-
-    Raises UsageError where nothing can be written.
-    """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        temporary.touch(exist_ok=False)
-        mode = temporary.stat().st_mode
-    except OSError as error:
-        hint = "choose a folder that exists and is yours to write"
-        raise UsageError(f"cannot write {path}: {error.strerror}", hint=hint) from None
-    try:
-        yield temporary
-        try:
-            temporary.chmod(mode)  # safetensors' own files are the user's alone
-            temporary.replace(path)
-        except OSError as error:
-            raise UsageError(f"cannot write {path}: {error.strerror}") from None
-    except Exception as error:  # SafetensorError is none of the operating system's
-        if isinstance(error, ModaError) or not is_disk_full(error):
-            raise
-        raise UsageError(f"cannot write {path}: {error}", hint=FREE_SPACE) from None
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_image(path: Path, picture: Picture) -> None:
     """Write an RGB picture (H, W, 3) in the format of the suffix; a PNG says it is AI-generated."""
     data = encode_image(path, picture, NOTICE)
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_bytes(data)
 
 

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.errors import InputError, UsageError, is_disk_full
 from moda_cli.media.ffmpeg import check_not_stopped, ends_early, ffmpeg, file_input, first_error
+from moda_cli.media.waves import Wave
 
-Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
 Block = tuple[int, NDArray[np.float32]]  # sample rate, samples (n, channels)
 
 SOUND_HINT = "use WAV, FLAC, MP3, M4A, OGG, or a video with sound"

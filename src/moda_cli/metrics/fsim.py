@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from moda_cli.errors import InputError
 from moda_cli.face.landmarks import Points
+from moda_cli.media.pictures import Picture
 from moda_cli.weights.onnx import read_network
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 # (5, 2) eyes, nose tip, mouth corners of a frame's largest face, the picture's left first, in
 # pixels; None where there is no face.
-FacePoints = Callable[[Frame], Points | None]
+FacePoints = Callable[[Picture], Points | None]
 
 CROP_SIZE = 112
 TEMPLATE = np.array(  # where the five points come in the crop
@@ -48,7 +48,7 @@ def alignment(points: Points) -> Points:
     return np.array([[a, -b, shift.real], [b, a, shift.imag]])
 
 
-def align_face(picture: Frame, points: Points) -> Frame:
+def align_face(picture: Picture, points: Points) -> Picture:
     """The crop (112, 112, 3) of a picture the encoder reads, black outside the picture."""
     crop = cv2.warpAffine(picture, alignment(points), (CROP_SIZE, CROP_SIZE))
     return np.asarray(crop, np.uint8)
@@ -61,13 +61,13 @@ class FaceEncoder:
         """Raises WeightsError for a file OpenCV cannot run."""
         self.network = read_network(path, "eval")
 
-    def embed(self, crop: Frame) -> NDArray[np.float32]:
+    def embed(self, crop: Picture) -> NDArray[np.float32]:
         """Identity (512,), not normalised, of an aligned crop (112, 112, 3)."""
         self.network.setInput(net_input(crop))
         return np.array(self.network.forward()[0], np.float32)
 
 
-def net_input(crop: Frame) -> NDArray[np.float32]:
+def net_input(crop: Picture) -> NDArray[np.float32]:
     """What the encoder is fed (1, 3, 112, 112): RGB in [-1, 1]."""
     return np.asarray(cv2.dnn.blobFromImage(crop, 1 / 127.5, mean=(127.5,) * 3), np.float32)
 
@@ -80,7 +80,7 @@ class Scrfd:
         self.network = read_network(path, "eval")
         self.names = self.network.getUnconnectedOutLayersNames()
 
-    def __call__(self, picture: Frame) -> Points | None:
+    def __call__(self, picture: Picture) -> Points | None:
         height, width = picture.shape[:2]
         longer = max(height, width)
         small = cv2.resize(picture, (width * CANVAS // longer, height * CANVAS // longer))
@@ -121,14 +121,14 @@ def largest_face(outputs: Sequence[NDArray[np.float32]]) -> Points | None:
 
 
 def similarities(
-    encoder: FaceEncoder, find_points: FacePoints, reference: Frame, frames: Iterable[Frame]
+    encoder: FaceEncoder, find_points: FacePoints, reference: Picture, frames: Iterable[Picture]
 ) -> NDArray[np.float64]:
     """Cosine (T,) of every frame's identity with the reference's, NaN where there is no face.
 
     Raises InputError for a reference without a face.
     """
 
-    def embed(frame: Frame) -> NDArray[np.float32] | None:
+    def embed(frame: Picture) -> NDArray[np.float32] | None:
         points = find_points(frame)
         return None if points is None else encoder.embed(align_face(frame, points))
 

@@ -11,12 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import FPS, SAMPLE_RATE
-from moda_cli.face.crops import Picture, align
+from moda_cli.face.crops import align
 from moda_cli.face.detect import LIP_MIDDLES, FaceDetector
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.face.search import choose_face, find_faces
+from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
 
-Wave = NDArray[np.float32]
 Gray = NDArray[np.uint8]
 Curve = NDArray[np.float64]  # (T,)
 

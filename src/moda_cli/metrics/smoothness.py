@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moda_cli.errors import InputError
+from moda_cli.media.pictures import Picture
 from moda_cli.metrics.networks.amt import DIVISOR, AmtS
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 MIN_SIDE = 128  # pixels; below, the coarsest correlation level is one cell and the result NaN
 
 
@@ -31,7 +31,7 @@ def midpoints(network: AmtS, first: Tensor, second: Tensor) -> Tensor:
 
 
 def interpolation_errors(
-    network: AmtS, frames: Iterable[Frame], batch: int = 1
+    network: AmtS, frames: Iterable[Picture], batch: int = 1
 ) -> NDArray[np.float64]:
     """Mean absolute difference (P,), 0 to 255, of every odd frame from AMT-S's of its neighbours.
 
@@ -55,7 +55,7 @@ def smoothness(errors: NDArray[np.float64]) -> float:
     return float((255 - errors.mean()) / 255)
 
 
-def _triples(frames: Iterable[Frame], batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+def _triples(frames: Iterable[Picture], batch: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Batches of even frame, odd frame, next even frame, uint8 (B, 3, H, W) each."""
     window: list[Tensor] = []
     for frame in frames:

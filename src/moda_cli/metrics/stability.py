@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import FPS
-from moda_cli.face.crops import Picture
 from moda_cli.face.landmarks import FaceLandmarks, Points
-from moda_cli.metrics.mouth import RIGID, Curve, FaceView, Wave, part, speech_level
+from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
+from moda_cli.metrics.mouth import RIGID, Curve, FaceView, part, speech_level
 
 Plane = NDArray[np.float32]
 T = TypeVar("T")

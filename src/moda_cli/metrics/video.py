@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from moda_cli.errors import InputError
-from moda_cli.face.crops import Picture
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.landmarks import Points
 from moda_cli.media import probe_video, read_audio, read_video
-from moda_cli.metrics.mouth import FaceFollower, MouthTracker, Wave, audio_mouth_fits
+from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
+from moda_cli.metrics.mouth import FaceFollower, MouthTracker, audio_mouth_fits
 from moda_cli.metrics.stability import StabilityMeter, silence_motion
 
 OF_SOUND = ("sync", "lag", "lag_fit", "silence_motion")

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from moda_cli.media.waves import Read, Samples, Tail, Wave, num_frames
 from moda_cli.speech.encoder import SpeechEncoder
-from moda_cli.speech.logmel import Read, Samples, Tail, Wave, num_frames
 
 PRE_EMPHASIS = 0.97
 SILENCE = 2 * SAMPLE_RATE  # zeros after the speech

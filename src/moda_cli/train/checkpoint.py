@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from moda_cli.media.pictures import whole_file
+from moda_cli.files import atomic_write
 
 KEPT = 2  # the newest; the best is kept beside them
 BEST = "best.safetensors"
@@ -44,10 +44,10 @@ def write(run: Path, tensors: Mapping[str, Tensor], notes: Notes, best: bool) ->
     folder(run).mkdir(exist_ok=True)
     path = folder(run) / f"step-{notes['step']:08d}.safetensors"
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with whole_file(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file(state, temporary, {"notes": json.dumps(notes)})
     if best:
-        with whole_file(folder(run) / BEST) as temporary:
+        with atomic_write(folder(run) / BEST) as temporary:
             temporary.unlink()
             _link(path, temporary)
     for old in sorted(folder(run).glob("step-*.safetensors"))[:-KEPT]:

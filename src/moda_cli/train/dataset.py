@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from moda_cli.config import NO_EMOTION, ModelConfig, SyncConfig, TrainConfig
-from moda_cli.data.feature_files import read_rows
+from moda_cli.data.feature_files import read_listing
 from moda_cli.errors import InputError
 from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
 from moda_cli.speech.logmel import LEVEL_CONTEXT, window_features
@@ -89,7 +89,7 @@ def read_index(root: Path, split: str, window: int) -> list[Clip]:
     if not index.is_file():
         raise InputError(f"no index.jsonl in {root}", hint=hint)
     try:
-        rows = read_rows(index)
+        rows = read_listing(index)
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
         clips = [
             Clip(

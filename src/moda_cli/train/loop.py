@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import tempfile
 import time
@@ -17,7 +16,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from moda_cli.config import TrainConfig
+from moda_cli.device import usable_cores
 from moda_cli.errors import InputError, ModaError, UsageError
+from moda_cli.files import sha256_of
 from moda_cli.media.pictures import write_image
 from moda_cli.motion import Stats
 from moda_cli.train import checkpoint
@@ -26,7 +27,6 @@ from moda_cli.train.journal import Journal, tensorboard_writer
 from moda_cli.train.objectives import MotionObjective, SyncObjective, load_expert, objective_of
 from moda_cli.train.parallel import Ranks, join_ranks, reducing, spread
 from moda_cli.train.state import State
-from moda_cli.weights.store import sha256_of
 
 Row = dict[str, float]
 OnStep = Callable[[int, int, Row], None]  # (step, of steps, what was just logged if anything)
@@ -243,13 +243,6 @@ def load(
         yield from loader
     except InputError as error:  # from a worker it comes with a traceback in its text
         raise InputError(str(error).strip().splitlines()[-1].split("InputError: ")[-1]) from None
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on, where the system says so."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _ignore_interrupts(_worker: int) -> None:

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from moda_cli.config import ModelConfig, SamplerConfig, SyncConfig, TrainConfig
 from moda_cli.errors import UsageError
+from moda_cli.files import atomic_write
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.model import MotionGenerator, Window, guided_velocity
 from moda_cli.generator.sampler import euler_sigmas, guidance_terms, sample_euler
 from moda_cli.media.figures import plot_motion
-from moda_cli.media.pictures import whole_file
+from moda_cli.media.pictures import Picture
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode
 from moda_cli.train.alse import IN_STEP, LIPS, SyncExpert, expert_loss, gate, sync_loss
 from moda_cli.train.dataset import Batch
@@ -30,7 +30,6 @@ STILL = 1e-2  # articulator units
 
 Losses = dict[str, Tensor]  # scalars; `loss` is the one to minimise
 Scores = dict[str, float]
-Picture = NDArray[np.uint8]
 
 
 class MotionObjective(nn.Module):
@@ -110,7 +109,7 @@ class SyncObjective(nn.Module):
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(asdict(network.config), indent=2))
         self.stats.write(directory / "stats.json")
-        with whole_file(directory / "model.safetensors") as path:
+        with atomic_write(directory / "model.safetensors") as path:
             save_file(network.state_dict(), path)
 
 

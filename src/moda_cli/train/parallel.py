@@ -14,7 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from moda_cli.choice import resolve_device
+from moda_cli.device import forbid_tf32, resolve_device
 from moda_cli.errors import UsageError
 
 PATIENCE = timedelta(hours=2)  # the others wait while one process reads statistics or validates
@@ -48,6 +48,7 @@ class Ranks:
 def join_ranks(device: str, fsdp: bool) -> Iterator[Ranks]:
     """The process group of torchrun, or just this process without it. Raises UsageError."""
     where = resolve_device(device)
+    forbid_tf32()
     if "LOCAL_RANK" not in os.environ:
         if fsdp:
             raise UsageError("--fsdp needs torchrun", hint="torchrun -m moda_cli train ...")

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from moda_cli.errors import WeightsError
+from moda_cli.files import atomic_write
 from moda_cli.weights.manifest import Component
+from moda_cli.weights.transfer import disk_error
 
 NESTED = ("state_dict", "model_state_dict", "model", "net")  # beside optimizers, counters, ...
 
@@ -15,7 +17,8 @@ NESTED = ("state_dict", "model_state_dict", "model", "net")  # beside optimizers
 def convert(source: Path, target: Path, component: Component) -> None:
     """Write the tensors of `source`, a torch pickle, to `target` as safetensors, whole or not.
 
-    Raises WeightsError for a pickle that holds anything but plain data and tensors.
+    Raises WeightsError for a pickle that holds anything but plain data and tensors, or for a full
+    disk.
     """
     import torch
     from safetensors import SafetensorError
@@ -35,14 +38,11 @@ def convert(source: Path, target: Path, component: Component) -> None:
         for name, tensor in state_of(loaded, component, source.name).items()
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(target.name + ".tmp")
-    try:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-        temporary.replace(target)
-    except SafetensorError as error:  # how safetensors reports a full disk, among others
-        raise OSError(f"{target.name} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(target) as temporary:
+        try:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        except (OSError, SafetensorError) as error:  # the latter is also how it reports a full disk
+            raise disk_error(error, target.parent) from error
 
 
 def state_of(loaded: Any, component: Component, source: str) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from moda_cli.errors import WeightsError
+from moda_cli.files import sha256_of
 from moda_cli.weights.convert import convert
 from moda_cli.weights.manifest import Component, Source, load_manifest
 from moda_cli.weights.store import (
@@ -24,7 +25,6 @@ from moda_cli.weights.store import (
     read_lock,
     record,
     require,
-    sha256_of,
 )
 from moda_cli.weights.transfer import (
     Halt,
@@ -179,10 +179,7 @@ class _Run:
         path = found.path
         if component.convert and not found.file.endswith(".safetensors"):
             path = cache_dir() / "converted" / f"{component.name}-{found.sha256[:12]}.safetensors"
-            try:
-                convert(found.path, path, component)
-            except OSError as error:
-                raise disk_error(error, path.parent) from error
+            convert(found.path, path, component)
         entry = Installed(
             source=str(source),
             file=found.file,

@@ -3,7 +3,6 @@
 Nothing here uses the network. A file that is not in the record is never loaded.
 """
 
-import hashlib
 import json
 import os
 import sys
@@ -12,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moda_cli.errors import WeightsError
+from moda_cli.files import atomic_write, sha256_of
 from moda_cli.weights.manifest import load_manifest
 
 
@@ -78,9 +78,8 @@ def record(name: str, entry: Installed | None) -> None:
         else:
             entries[name] = entry
         rows = {key: asdict(value) for key, value in sorted(entries.items())}
-        temporary = path.with_suffix(".tmp")
-        temporary.write_text(json.dumps({"version": 1, "components": rows}, indent=1) + "\n")
-        temporary.replace(path)
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps({"version": 1, "components": rows}, indent=1) + "\n")
 
 
 def installed(name: str) -> Path | None:
@@ -119,11 +118,6 @@ def command_for(names: Sequence[str]) -> str:
             trust = "".join(f" --trust {name}" for name in untrusted)
             return f"moda download {profile}{trust}"
     return f"moda download {' '.join(names)}"
-
-
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def corrupt(names: Sequence[str]) -> dict[str, Path]:

@@ -141,8 +141,9 @@ def refusal(status: int, what: str, page: str = "") -> WeightsError:
     return WeightsError(f"{what} answers {status}", hint="try again later")
 
 
-def disk_error(error: OSError, folder: Path) -> Halt:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space" in str(error):
+def disk_error(error: Exception, folder: Path) -> Halt:
+    code = getattr(error, "errno", None)
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "space" in str(error):
         return Halt(f"no space left in {folder}", hint="free some, or set HF_HOME and MODA_CACHE")
     return Halt(f"{folder} cannot be written: {error}", hint="set HF_HOME and MODA_CACHE")
 

@@ -17,9 +17,10 @@ from by_rule import GOLDEN, state_by_rule
 from liveportrait_by_rule import by_rule, released_shapes, retargeting_file
 from moda_cli.errors import WeightsError
 from moda_cli.face.extractors import AppearanceExtractor
+from moda_cli.media.pictures import Picture
 from moda_cli.motion import Source
 from moda_cli.render.liveportrait.keypoints import Retargeting, drive_absolute, source_keypoints
-from moda_cli.render.liveportrait.renderer import LivePortrait, Networks, Picture, to_pixels
+from moda_cli.render.liveportrait.renderer import LivePortrait, Networks, to_pixels
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import (
     WarpingNetwork,

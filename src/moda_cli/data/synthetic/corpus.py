@@ -16,12 +16,13 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from moda_cli.config import EMOTIONS, FPS, NO_EMOTION, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.data.feature_files import INDEX, Row, write_clip, write_rows
+from moda_cli.data.feature_files import INDEX, write_clip
 from moda_cli.data.synthetic.behaviour import jaw_offset, perform
 from moda_cli.data.synthetic.text import LANGUAGES, sentence
 from moda_cli.data.synthetic.visemes import LABIAL, OPEN, Phone, lips, to_visemes
 from moda_cli.data.synthetic.voices import Request, Speech, Voice, synthesise
 from moda_cli.errors import UsageError
+from moda_cli.files import Row, write_rows
 from moda_cli.motion import MOTION_DIM, POSE, SCALE, TRANSLATION, encode
 from moda_cli.speech.logmel import log_mel
 

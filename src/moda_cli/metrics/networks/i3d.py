@@ -13,15 +13,14 @@ from typing import cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.errors import InputError, UsageError, WeightsError
+from moda_cli.media.pictures import Picture
 from moda_cli.weights.state import load_strict
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 SIDE = 224  # pixels, the only size that gives one logit vector per moment
 WINDOW = 16  # frames
 MIN_FRAMES = 9  # that the last pool takes
@@ -84,7 +83,7 @@ class FvdProtocol:
             if name not in known:
                 raise UsageError(f"unknown FVD {what} {name!r}", hint=f"one of {', '.join(known)}")
 
-    def windows(self, frames: Iterable[Frame]) -> Iterator[Frame]:
+    def windows(self, frames: Iterable[Picture]) -> Iterator[Picture]:
         """The windows (T, H, W, 3) of a clip, read once; frames that fill no window are left out.
 
         Raises InputError for a clip too short for one.
@@ -122,7 +121,7 @@ class VideoNetwork(nn.Module):
 
     @torch.inference_mode()
     def features(
-        self, frames: Iterable[Frame], protocol: FvdProtocol = DEFAULT, batch: int = BATCH
+        self, frames: Iterable[Picture], protocol: FvdProtocol = DEFAULT, batch: int = BATCH
     ) -> Tensor:
         """Logits (windows, 400) float32, on the CPU, of one clip, read once.
 

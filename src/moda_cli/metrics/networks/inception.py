@@ -9,13 +9,12 @@ from itertools import islice
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moda_cli.media.pictures import Picture
 from moda_cli.weights.state import load_strict
 
-Frame = NDArray[np.uint8]  # (H, W, 3) RGB
 SIDE = 299  # pixels
 BATCH = 16  # frames at a time: 0.3 GB of activations
 
@@ -164,7 +163,7 @@ class Inception(nn.Sequential):
         self.flatten = nn.Flatten()
 
     @torch.inference_mode()
-    def features(self, frames: Iterable[Frame], batch: int = BATCH) -> Tensor:
+    def features(self, frames: Iterable[Picture], batch: int = BATCH) -> Tensor:
         """Features (N, 2048) float32, on the CPU, of N frames of one size, read once."""
         device = self.Conv2d_1a_3x3.conv.weight.device
         remaining = iter(frames)

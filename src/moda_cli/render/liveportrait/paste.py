@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from moda_cli.render.rig.arrays import Picture, floats
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import floats
 
 _MASK = Path(__file__).parents[2] / "assets" / "mask_template.png"  # 512 x 512 grey
 

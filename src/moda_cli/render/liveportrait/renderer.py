@@ -1,18 +1,17 @@
 """The renderer with LivePortrait's networks: motion to frames of one portrait."""
 
 import logging
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from moda_cli.device import keep_compiled
 from moda_cli.errors import DeviceError
+from moda_cli.media.pictures import Picture
 from moda_cli.motion import Source
 from moda_cli.render.liveportrait.engine import FastGenerator, FastWarping
 from moda_cli.render.liveportrait.keypoints import (
@@ -24,8 +23,6 @@ from moda_cli.render.liveportrait.keypoints import (
 from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource
-
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +87,7 @@ class Engine:
         self._warping = FastWarping(networks.warping, networks.dtype).eval()
         self._generator = FastGenerator(networks.generator, networks.dtype).eval()
         if cache:
-            os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(cache))
+            keep_compiled(cache)
         self._draw = (
             torch.compile(self._eager, mode=compile, dynamic=False) if compile else self._eager
         )

@@ -8,7 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[Any]  # float32; OpenCV's stubs know no element types
 Field = NDArray[Any]  # (rows, cols, 2) float32 x, y displacement, in grid steps unless said
-Picture = NDArray[np.uint8]  # (H, W, 3) RGB
 
 
 def floats(values: ArrayLike) -> Floats:

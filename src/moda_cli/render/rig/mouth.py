@@ -4,7 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.face.landmarks import FaceLandmarks
-from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import LUMA, Floats, floats, sample, smoothstep
 from moda_cli.render.rig.expression import Aperture
 from moda_cli.render.rig.lip_line import Seam
 
