@@ -11,9 +11,9 @@ from moda_cli.errors import UsageError
 
 
 def test_names_and_the_releases_own() -> None:
-    assert parse_emotion("happy") == parse_emotion("Happiness") == [(0.0, 4)]
-    assert parse_emotion("sadness") == [(0.0, EMOTIONS.index("sad"))]
-    assert parse_emotion("0:neutral, 2.5:happy") == [(0.0, 5), (2.5, 4)]
+    assert parse_emotion("happy") == parse_emotion("Happiness") == ((0.0, 4),)
+    assert parse_emotion("sadness") == ((0.0, EMOTIONS.index("sad")),)
+    assert parse_emotion("0:neutral, 2.5:happy") == ((0.0, 5), (2.5, 4))
 
 
 @pytest.mark.parametrize("text", ["joy", "", "x:happy", "2:happy,1:sad", "-1:happy", "nan:happy"])

@@ -28,6 +28,7 @@ from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.generator.hearing import HearsSpeech
 from moda_cli.generator.model import MotionGenerator, live_take, released_take, sample
 from moda_cli.generator.sampler import (
     Velocity,
@@ -44,6 +45,7 @@ from moda_cli.motion import LIP_KEYPOINTS, Source
 from moda_cli.pipeline import Pipeline
 from moda_cli.speech.logmel import LogMel, log_mel, window_features
 from moda_cli.speech.released import LiveSpeech, SpeechFeatures
+from moda_cli.studio import RigStudio
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL as SIZES
@@ -227,9 +229,13 @@ def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stat
     pipeline = Pipeline(
         MotionGenerator(mmdit_by_rule(SMALL, "motion_generator_small.json"), stats),
         "moda",
-        encoder,
-        FaceDetector(tmp_path / "yunet.onnx", tmp_path / "landmark.onnx"),
-        Extractors(by_rule(AppearanceExtractor(**SIZES["appearance_extractor"])), motion.eval()),
+        HearsSpeech(encoder),
+        RigStudio(
+            FaceDetector(tmp_path / "yunet.onnx", tmp_path / "landmark.onnx"),
+            Extractors(
+                by_rule(AppearanceExtractor(**SIZES["appearance_extractor"])), motion.eval()
+            ),
+        ),
     )
     clip = ClipConfig(tmp_path / "portrait.png", Path("-"), Path("-"))
     clip = replace(clip, sampler=SamplerConfig(steps=2), render=RenderConfig(size=64))
@@ -448,6 +454,8 @@ import sys
 from pathlib import Path
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.pipeline import Pipeline
+from moda_cli.studio import RigStudio
+from moda_cli.generator.hearing import HearsSpeech
 clip = ClipConfig(Path(sys.argv[1]), Path("-"), Path("-"), render=RenderConfig(size=64))
 Pipeline.load("mini", "cpu").generate(clip)
 """

@@ -181,6 +181,21 @@ class RenderConfig:
     fps: float = FPS
 
 
+LIMITS: dict[str, tuple[int, int]] = {  # of the options above and below, ends included
+    "steps": (1, 1000),
+    "seed": (0, 2**63 - 1),
+    "guidance": (0, 20),
+    "audio_scale": (0, 20),
+    "emotion_scale": (0, 20),
+    "head_motion": (0, 10),
+    "expression_scale": (0, 10),
+    "fps": (1, 120),
+    "size": (64, 4096),
+    "crf": (0, 63),
+}
+SIDE_FILES = ("save_motion", "plot", "preview", "show_landmarks", "save_crop")
+
+
 @dataclass(frozen=True, slots=True)
 class ClipConfig:
     """Everything about one clip: what goes in, what comes out, and how."""
@@ -204,6 +219,11 @@ class ClipConfig:
     overwrite: bool = False
     sampler: SamplerConfig = field(default_factory=SamplerConfig)
     render: RenderConfig = field(default_factory=RenderConfig)
+
+    @property
+    def side_files(self) -> list[Path]:
+        """The files asked for beside the video."""
+        return [path for name in SIDE_FILES if (path := getattr(self, name)) is not None]
 
 
 MAX_SIDE = 1280  # longer side of a full frame unless asked for, as LivePortrait caps its sources

@@ -1,14 +1,15 @@
-"""Which emotion rules when: a class name or a timeline such as `0:neutral,2.5:happy`."""
+"""What is asked for when, such as `0:neutral,2.5:happy`, and what is done to motion."""
 
 import torch
 from torch import Tensor
 
-from moda_cli.config import EMOTION_ALIASES, EMOTIONS, FPS
+from moda_cli.config import EMOTION_ALIASES, EMOTIONS, FPS, RenderConfig
 from moda_cli.errors import UsageError
+from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode, encode
 
 FADE_S = 0.4  # a change of class is blended over this long, centred on its moment
 
-Timeline = list[tuple[float, int]]  # (from this second on, class), the first from 0
+Timeline = tuple[tuple[float, int], ...]  # (from this second on, class), the first from 0
 
 
 def parse_emotion(text: str) -> Timeline:
@@ -17,7 +18,7 @@ def parse_emotion(text: str) -> Timeline:
     Raises UsageError for an unknown class, or for times that are not ascending from 0.
     """
     hint = f"use one of {', '.join(EMOTIONS)}, or a timeline such as 0:neutral,2.5:happy"
-    timeline: Timeline = []
+    timeline: list[tuple[float, int]] = []
     for part in text.split(","):
         at, _, name = part.strip().rpartition(":")
         name = EMOTION_ALIASES.get(name.strip().lower(), name.strip().lower())
@@ -30,7 +31,7 @@ def parse_emotion(text: str) -> Timeline:
         if not seconds >= 0 or (timeline and not seconds > timeline[-1][0]):
             raise UsageError(f"the times in --emotion {text!r} do not ascend", hint=hint)
         timeline.append((seconds, EMOTIONS.index(name)))
-    return [(0.0, timeline[0][1]), *timeline[1:]]
+    return ((0.0, timeline[0][1]), *timeline[1:])
 
 
 def emotion_shares(timeline: Timeline, start: int, length: int) -> dict[int, Tensor]:
@@ -44,3 +45,18 @@ def emotion_shares(timeline: Timeline, start: int, length: int) -> dict[int, Ten
         shares[label] = shares.get(label, torch.zeros(length)) + reached[k] * (1 - after)
     total = torch.stack(list(shares.values())).sum(dim=0)
     return {label: share / total for label, share in shares.items() if share.any()}
+
+
+def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor:
+    """Motion (T, 70) with head motion, expression and blinks as the user wants them."""
+    motion = motion.clone()
+    expression = motion[:, EXPRESSION] - neutral[EXPRESSION]
+    if not config.blink:
+        lids = decode(expression)
+        lids[:, [k for k, name in enumerate(ARTICULATORS) if not name.startswith("lid")]] = 0
+        expression = expression - encode(lids)
+    if config.expression_scale != 1 or not config.blink:
+        motion[:, EXPRESSION] = neutral[EXPRESSION] + config.expression_scale * expression
+    if config.head_motion != 1:
+        motion[:, POSE] = neutral[POSE] + config.head_motion * (motion[:, POSE] - neutral[POSE])
+    return motion

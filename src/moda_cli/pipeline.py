@@ -4,55 +4,32 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, Self
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from moda_cli import __version__, components, media
+from moda_cli.checks import Clip, resolve
 from moda_cli.choice import choose
-from moda_cli.config import FPS, ClipConfig, RenderConfig
-from moda_cli.control import Timeline, parse_emotion
+from moda_cli.config import FPS, ClipConfig
+from moda_cli.control import edit_motion
 from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
-from moda_cli.errors import InputError, UsageError
-from moda_cli.face.detect import FaceDetector
-from moda_cli.face.extractors import Extractors
-from moda_cli.face.portrait import Portrait, read_portrait, resized
+from moda_cli.face.portrait import Portrait
 from moda_cli.files import atomic_write
-from moda_cli.generator.model import (
-    MotionGenerator,
-    Take,
-    causal_take,
-    live_take,
-    released_take,
-    sample,
-)
+from moda_cli.generator.hearing import Hearing, HearsMel, HearsSpeech
+from moda_cli.generator.model import MotionGenerator, sample
 from moda_cli.media import figures
-from moda_cli.media.pictures import Picture, check_image, parse_colour
+from moda_cli.media.pictures import Picture
 from moda_cli.media.sound import LiveSound, StoredWave, stored_wave
-from moda_cli.media.waves import Read, Samples, Wave, num_frames
-from moda_cli.motion import (
-    ARTICULATORS,
-    EXPRESSION,
-    POSE,
-    Recording,
-    Source,
-    decode,
-    encode,
-    load_motion,
-    resample,
-    save_motion,
-)
-from moda_cli.render.liveportrait.paste import PasteBack
-from moda_cli.render.liveportrait.renderer import Engine, LivePortrait
-from moda_cli.render.rig.rig import Rig
-from moda_cli.speech.encoder import SpeechEncoder
-from moda_cli.speech.released import LiveSpeech, SpeechFeatures
+from moda_cli.media.waves import Samples, Wave, num_frames
+from moda_cli.motion import Recording, load_motion, resample, save_motion
+from moda_cli.render.renderer import Renderer
+from moda_cli.studio import LivePortraitStudio, RigStudio, Studio
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
@@ -60,29 +37,20 @@ log = logging.getLogger(__name__)
 
 PREVIEW_FRAMES = 12
 
+Sound = LiveSound | StoredWave | Samples
+Watch = Callable[[str], AbstractContextManager[None]]
 OnFrame = Callable[[int, int | None], None]  # (done, total); None while sound may still arrive
 
 
-class Renderer(Protocol):
-    """Draws motion on one portrait."""
-
-    def render(self, motion: Tensor) -> Iterator[Picture]:
-        """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order."""
-
-
-def edit_motion(motion: Tensor, neutral: Tensor, config: RenderConfig) -> Tensor:
-    """Motion (T, 70) with head motion, expression and blinks as the user wants them."""
-    motion = motion.clone()
-    expression = motion[:, EXPRESSION] - neutral[EXPRESSION]
-    if not config.blink:
-        lids = decode(expression)
-        lids[:, [k for k, name in enumerate(ARTICULATORS) if not name.startswith("lid")]] = 0
-        expression = expression - encode(lids)
-    if config.expression_scale != 1 or not config.blink:
-        motion[:, EXPRESSION] = neutral[EXPRESSION] + config.expression_scale * expression
-    if config.head_motion != 1:
-        motion[:, POSE] = neutral[POSE] + config.head_motion * (motion[:, POSE] - neutral[POSE])
-    return motion
+def watched(items: Iterable[Tensor], stage: str, watch: Watch) -> Iterator[Tensor]:
+    """The same items, each made under the eyes of `watch`."""
+    iterator = iter(items)
+    while True:
+        with watch(stage):
+            item = next(iterator, None)
+        if item is None:
+            return
+        yield item
 
 
 def prefetch(items: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -138,14 +106,12 @@ class Animation:
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """A motion generator and a renderer, loaded once, for any number of clips."""
+    """A motion generator and who draws its motion, loaded once, for any number of clips."""
 
     model: MotionGenerator
     name: str  # of the model, as the user chose it
-    encoder: SpeechEncoder | None = None  # None: the model hears log-mel
-    detector: FaceDetector | None = None  # None: faces are found without weights
-    extractors: Extractors | None = None  # where the model or the renderer needs them
-    networks: Engine | None = None  # None: frames are drawn by the rig
+    hearing: Hearing
+    studio: Studio
 
     @classmethod
     def load(
@@ -168,64 +134,69 @@ class Pipeline:
         UsageError for a precision it cannot run.
         """
         where = resolve_device(device)
-        forbid_tf32()
         precision = resolve_dtype(dtype, where)
+        forbid_tf32()
         choice = choose(model, renderer, where)
         ensure(choice.components, on_progress)
         log.info("model %s, renderer %s on %s", choice.model, choice.renderer, where)
-        config, official = choice.config, choice.model == "moda"
+        listens = choice.config.audio in components.ENCODERS
         looks = components.EXTRACTORS[0] in choice.components
-        draws = choice.renderer == "liveportrait"
         with enough_memory(where):
             generator = (
                 components.load_moda(where)
-                if official
+                if choice.model == "moda"
                 else MotionGenerator.load(choice.directory, where)
             )
             if compiled:
                 # windows of the others are sampled ahead, in a thread of each clip's own
-                graphs = where.type == "cuda" and config.audio in components.ENCODERS
+                graphs = where.type == "cuda" and listens
                 generator.compile(store.cache_dir() / "inductor", graphs=graphs)
-            return cls(
-                generator,
-                choice.model,
-                encoder=components.load_encoder(config, where)
-                if config.audio in components.ENCODERS
-                else None,
-                detector=components.load_detector(),
-                extractors=components.load_extractors(where, precision) if looks else None,
-                networks=components.load_renderer(where, precision, compiled) if draws else None,
+            hearing = (
+                HearsSpeech(components.load_encoder(choice.config, where))
+                if listens
+                else HearsMel()
             )
+            detector = components.load_detector()
+            extractors = components.load_extractors(where, precision) if looks else None
+            if choice.renderer == "rig":
+                studio: Studio = RigStudio(detector, extractors)
+            else:
+                assert extractors is not None  # its components hold them
+                engine = components.load_renderer(where, precision, compiled)
+                studio = LivePortraitStudio(detector, extractors, engine)
+            return cls(generator, choice.model, hearing, studio)
 
-    @property
-    def starts_from_portrait(self) -> bool:
-        """Whether the model begins at the portrait's own motion, not at one of its own."""
-        return self.model.network.config.source == "extracted"
-
-    def generate(self, clip: ClipConfig, on_frame: OnFrame | None = None) -> Result:
+    def generate(
+        self,
+        clip: ClipConfig | Clip,
+        on_frame: OnFrame | None = None,
+        *,
+        sampled: Tensor | None = None,
+    ) -> Result:
         """Make one video and the side files `clip` asks for; `-` streams it to standard output.
 
-        on_frame(done, total) is called for every finished frame. Raises UsageError for what cannot
-        be written, InputError for what cannot be read or shows no usable face.
+        on_frame(done, total) is called for every finished frame. sampled: the clip's motion
+        (T, 70), where it was sampled ahead. Raises UsageError for what cannot be written,
+        InputError for what cannot be read or shows no usable face.
         """
-        started, fps = time.perf_counter(), clip.render.fps
-        timeline = parse_emotion(clip.emotion)
-        check_config(clip)
-        given = load_motion(clip.motion) if clip.motion else None
+        started = time.perf_counter()
+        clip = resolve(clip)
+        config, fps = clip.config, clip.config.render.fps
+        given = load_motion(config.motion) if config.motion else None
         with ExitStack() as stack:
             stack.enter_context(enough_memory(self.model.device))
             sound: LiveSound | StoredWave
             track: Path | Iterator[Wave]
-            total, piped = None, str(clip.audio) == "-"
-            if media.streams(clip.output) and not given:
-                sound = stack.enter_context(LiveSound(clip.audio))
-                track = sound.copies() if piped else clip.audio
+            total, piped = None, str(config.audio) == "-"
+            if media.streams(config.output) and not given:
+                sound = stack.enter_context(LiveSound(config.audio))
+                track = sound.copies() if piped else config.audio
             else:
-                sound = stack.enter_context(stored_wave(clip.audio))
-                track = sound.blocks() if piped else clip.audio
+                sound = stack.enter_context(stored_wave(config.audio))
+                track = sound.blocks() if piped else config.audio
                 length = len(given.motion) if given else num_frames(len(sound))
                 total = math.ceil(length * fps / FPS)
-            animation = self._animate(clip, timeline, given or sound)
+            animation = self.animate(clip, given or sound, sampled=sampled)
             apart = (total or 0) / PREVIEW_FRAMES
             shown = {round((k + 0.5) * apart - 0.5) for k in range(PREVIEW_FRAMES)}
             shots: list[Picture] = []
@@ -233,176 +204,102 @@ class Pipeline:
 
             def motion() -> Iterator[Tensor]:
                 for piece in animation.motion:
-                    if clip.save_motion or clip.plot:
+                    if config.save_motion or config.plot:
                         kept.append(piece)
                     yield piece
 
             def frames() -> Iterator[Picture]:
                 for done, frame in enumerate(animation.frames(motion(), fps)):
-                    if clip.preview and done in shown:
+                    if config.preview and done in shown:
                         shots.append(frame)
                     yield frame
 
-            origin = {"model": self.name, "seed": str(clip.sampler.seed)}
+            origin = {"model": self.name, "seed": str(config.sampler.seed)}
             count = media.write_video(
                 frames(),
-                clip.output,
+                config.output,
                 fps,
-                audio=track if clip.sound else None,
-                codec=clip.codec,
-                crf=clip.crf,
+                audio=track if config.sound else None,
+                codec=config.codec,
+                crf=config.crf,
                 metadata=origin,
                 on_frame=(lambda done: on_frame(done, total)) if on_frame else None,
             )
-            if clip.save_motion:
-                with atomic_write(clip.save_motion) as path:
+            if config.save_motion:
+                with atomic_write(config.save_motion) as path:
                     recording = Recording(torch.cat(kept), animation.neutral, animation.absolute)
                     save_motion(path, recording, {**origin, "version": __version__})
-            if clip.plot and isinstance(sound, StoredWave):
+            if config.plot and isinstance(sound, StoredWave):
                 plot = figures.plot_motion(torch.cat(kept), animation.neutral, sound[:])
-                media.write_image(clip.plot, plot)
-        if clip.preview:
+                media.write_image(config.plot, plot)
+        if config.preview:
             moments = [f"{frame / fps:.2f} s" for frame in sorted(shown)]
-            media.write_image(clip.preview, figures.contact_sheet(shots, 4, moments[: len(shots)]))
+            sheet = figures.contact_sheet(shots, 4, moments[: len(shots)])
+            media.write_image(config.preview, sheet)
         seconds = time.perf_counter() - started
         height, width = animation.portrait.picture.shape[:2]
         score, rtf = animation.portrait.face.score, seconds * fps / count
-        return Result(clip.output, count, fps, width, height, seconds, rtf, score)
+        return Result(config.output, count, fps, width, height, seconds, rtf, score)
 
-    def stream(self, clip: ClipConfig, sound: Iterable[Wave] | None = None) -> Iterator[Picture]:
+    def stream(
+        self, clip: ClipConfig | Clip, sound: Iterable[Wave] | None = None
+    ) -> Iterator[Picture]:
         """Yield the frames of a clip, uint8 (H, W, 3) RGB, as soon as their sound is there.
 
         sound: blocks (n,) at 16 kHz that may still be arriving; without them the clip's audio is
         read. The clip's outputs are not written. Models that hear through a speech encoder sample
-        in the causal form of decisions.md 10; `mini` makes the frames that `generate` makes. Raises
-        InputError for what cannot be read or shows no usable face.
+        window by window with a running normalisation, close to what `generate` makes of a file;
+        `mini` makes the same frames. Raises InputError for what cannot be read or shows no usable
+        face.
         """
-        timeline = parse_emotion(clip.emotion)
-        with LiveSound(clip.audio if sound is None else sound) as live:
-            animation = self._animate(clip, timeline, live)
-            yield from animation.frames(animation.motion, clip.render.fps)
+        if isinstance(clip, ClipConfig):
+            piped = Path("-")
+            audio = clip.audio if sound is None else piped
+            clip = resolve(replace(clip, audio=audio, output=piped, plot=None, preview=None))
+        with LiveSound(clip.config.audio if sound is None else sound) as live:
+            animation = self.animate(clip, live)
+            yield from animation.frames(animation.motion, clip.config.render.fps)
 
-    def _animate(
-        self, clip: ClipConfig, timeline: Timeline, sound: LiveSound | StoredWave | Recording
-    ) -> "Animation":
-        """The clip's portrait and how it moves to a sound, or as recorded."""
+    def animate(
+        self,
+        clip: Clip,
+        sound: Sound | Recording,
+        *,
+        sampled: Tensor | None = None,
+        watch: Watch = lambda _: nullcontext(),
+    ) -> Animation:
+        """The clip's portrait and how it moves to a sound, or as recorded.
+
+        Everything that makes a clip goes through here. sampled: as in `generate`. watch(stage) is
+        entered while `portrait` and `motion` are worked on. Raises InputError for a portrait
+        without a usable face.
+        """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            looking = pool.submit(self.look, clip)
+            looking = pool.submit(self._look, clip, watch)
             if isinstance(sound, Recording):
                 made = iter([sound.motion])
+            elif sampled is not None:
+                made = iter([sampled])
             else:
+                source = looking.result().source if self.model.starts_from_portrait else None
                 heard = sound.read if isinstance(sound, LiveSound) else sound
-                made = self.move(heard, timeline, clip, looking)
+                config = clip.config.sampler
+                take = self.hearing.take(self.model, heard, clip.timeline, config, source)
+                made = sample(self.model, take)
+            made = watched(made, "motion", watch)
             # Windows are made ahead, while the portrait is looked at too; a whole clip, which a
             # speech encoder's model makes at once, would keep an interrupt waiting in its thread.
-            ahead = prefetch(made) if self.encoder is None else made
+            ahead = prefetch(made) if self.hearing.causal else made
             portrait = looking.result()
         if isinstance(sound, Recording):
             neutral, absolute = sound.neutral, sound.absolute
         else:
-            neutral = self.neutral(portrait)
-            absolute = self.starts_from_portrait
-        renderer = self.renderer(portrait, neutral, absolute=absolute)
-        motion = (edit_motion(piece, neutral, clip.render) for piece in ahead)
+            neutral = self.model.neutral(portrait.source)
+            absolute = self.model.starts_from_portrait
+        renderer = self.studio.renderer(portrait, neutral, absolute=absolute)
+        motion = (edit_motion(piece, neutral, clip.config.render) for piece in ahead)
         return Animation(portrait, neutral, absolute, motion, renderer)
 
-    def look(self, clip: ClipConfig) -> Portrait:
-        """The clip's portrait as this pipeline's networks need it."""
-        released = self.networks is not None
-        kept = store.cache_dir() / "portraits"
-        return read_portrait(
-            clip, self.detector, self.extractors, released=released, seen_before=kept
-        )
-
-    def move(
-        self,
-        sound: Samples | Read,
-        timeline: Timeline,
-        clip: ClipConfig,
-        portrait: "Future[Portrait]",
-    ) -> Iterator[Tensor]:
-        """Yield physical motion (n, 70) at 25 fps, one row per 640 samples of a 16 kHz wave.
-
-        What is still arriving is given as a function that reads it. `portrait` is waited for by
-        models that start from it.
-        """
-        source = portrait.result().source if self.starts_from_portrait else None
-        yield from sample(self.model, self.take(sound, timeline, clip, source))
-
-    def take(
-        self,
-        sound: Samples | Read,
-        timeline: Timeline,
-        clip: ClipConfig,
-        source: Source | None,
-    ) -> Take:
-        """The clip as its model samples it. source: of a portrait's model alone."""
-        model, config = self.model, clip.sampler
-        if self.encoder is None:
-            return causal_take(model, sound, timeline, config, source)
-        if callable(sound):
-            return live_take(model, LiveSpeech(self.encoder, sound), timeline, config, source)
-        whole = SpeechFeatures(self.encoder, sound)
-        return released_take(model, whole, timeline, config, source)
-
-    def neutral(self, portrait: Portrait) -> Tensor:
-        """The motion (70) at which a frame is the portrait itself."""
-        if not self.starts_from_portrait:
-            return self.model.stats.neutral
-        assert portrait.source is not None  # such models load the extractors
-        return portrait.source.motion
-
-    def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
-        """The renderer of one portrait. neutral: (70) its motion at rest."""
-        if self.networks is None:
-            return Rig(portrait.picture, portrait.face, neutral)
-        assert portrait.source is not None
-        assert portrait.feature_volume is not None
-        if portrait.from_crop is None:
-            paste: Callable[[Picture], Picture] = partial(resized, side=len(portrait.picture))
-        else:
-            paste = PasteBack(portrait.picture, portrait.from_crop)
-        return LivePortrait(
-            self.networks,
-            portrait.source,
-            portrait.feature_volume,
-            paste,
-            None if absolute else neutral,
-        )
-
-
-def check_config(clip: ClipConfig) -> None:
-    """Refuse before any work what could not be read or written.
-
-    Raises UsageError, InputError for an input that is not there, DeviceError for an encoder
-    without its GPU.
-    """
-    parse_emotion(clip.emotion)
-    parse_colour(clip.background)
-    media.check_output(clip.output, clip.codec, clip.crf)
-    if clip.codec:
-        media.check_encoder(clip.codec)
-    if media.streams(clip.output) and (clip.plot or clip.preview):
-        raise UsageError("a stream has no --plot or --preview", hint="give a file to --output")
-    pictures = (clip.plot, clip.preview, clip.show_landmarks, clip.save_crop)
-    for path in filter(None, pictures):
-        check_image(path)
-    side = (clip.save_motion, *pictures)
-    output = [] if media.streams(clip.output) else [clip.output]
-    written = [*output, *(path for path in side if path)]
-    inputs = [path for path in (clip.portrait, clip.audio, clip.motion) if path]
-    for path in inputs:
-        if str(path) != "-" and not path.exists():
-            raise InputError(f"there is no file {path}", hint="check the path")
-    for position, path in enumerate(written):
-        resolved = path.resolve()
-        if resolved in [other.resolve() for other in inputs]:
-            raise UsageError(f"{path} is an input of this clip", hint="give another output name")
-        if resolved in [other.resolve() for other in written[:position]]:
-            raise UsageError(f"{path} is named for two outputs", hint="give each its own name")
-        if not path.parent.is_dir() and path != clip.output:
-            reason = f"there is no folder {path.parent}"
-            raise UsageError(f"cannot write {path}: {reason}", hint="choose a folder that exists")
-        taken = media.written(path)
-        if taken.exists() and taken != Path() and not clip.overwrite:
-            raise UsageError(f"{taken} exists", hint="pass -y to overwrite it")
+    def _look(self, clip: Clip, watch: Watch) -> Portrait:
+        with watch("portrait"):
+            return self.studio.look(clip.config)

@@ -11,14 +11,12 @@ import torch
 from by_rule import state_by_rule
 from face_by_rule import save_landmarks, save_yunet
 from liveportrait_by_rule import by_rule, released_shapes
-from moda_cli.choice import BUNDLED
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.face import kept as portrait_cache
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
 from moda_cli.face.portrait import Portrait, read_portrait
-from moda_cli.generator.model import MotionGenerator
-from moda_cli.pipeline import Pipeline
+from moda_cli.studio import RigStudio
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL, save_portrait
@@ -140,10 +138,9 @@ def test_the_pipeline_keeps_it_with_the_weights(
     look: Looks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODA_CACHE", str(tmp_path / "cache"))
-    mini = MotionGenerator.load(BUNDLED, torch.device("cpu"))
-    pipeline = Pipeline(mini, "mini", detector=look.detector, extractors=look.extractors)
-    pipeline.look(look.clip)
+    studio = RigStudio(look.detector, look.extractors)
+    studio.look(look.clip)
     assert len(list((tmp_path / "cache" / "portraits").iterdir())) == 1
     look.times = 0
-    pipeline.look(look.clip)
+    studio.look(look.clip)
     assert look.times == 0

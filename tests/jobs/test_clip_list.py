@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from moda_cli.cli import app
 from moda_cli.cli.generate import generate
-from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.config import LIMITS, ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
 from moda_cli.jobs.clip_list import (
     Job,
@@ -22,7 +22,7 @@ from moda_cli.jobs.clip_list import (
     parse_shard,
     split_output,
 )
-from moda_cli.jobs.options import KINDS, LIMITS, NEGATED
+from moda_cli.jobs.options import KINDS, NEGATED
 
 BASE = ClipConfig(Path(), Path(), Path(), sampler=SamplerConfig(steps=5, seed=7))
 EXAMPLE = Path(__file__).parents[2] / "examples" / "jobs.csv"

@@ -10,7 +10,7 @@ import torch
 
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError
-from moda_cli.jobs.clips import CachingPipeline
+from moda_cli.jobs.clips import sample_ahead
 from moda_cli.media import read_video
 from moda_cli.motion import load_motion
 from moda_cli.pipeline import Pipeline
@@ -42,7 +42,7 @@ def clips(folder: Path) -> list[ClipConfig]:
 
 
 def test_where_memory_is_short_fewer_are_sampled_at_once(tmp_path: Path) -> None:
-    pipeline = CachingPipeline.load("mini", "cpu")
+    pipeline = Pipeline.load("mini", "cpu")
     seen: list[int] = []
 
     def short_of_memory(_: object, inputs: tuple[torch.Tensor, ...]) -> None:
@@ -53,8 +53,7 @@ def test_where_memory_is_short_fewer_are_sampled_at_once(tmp_path: Path) -> None
     pipeline.model.network.register_forward_pre_hook(short_of_memory)
     alone = [replace(clip, emotion="none") for clip in clips(tmp_path)]
     more = replace(alone[0], output=tmp_path / "more.mp4")
-    pipeline.foresee([*alone, more])
-    assert set(pipeline.foreseen) == {*alone, more}
+    assert set(sample_ahead(pipeline, [*alone, more])) == {*alone, more}
     assert seen[:2] == [8, 4]
 
 
@@ -67,20 +66,18 @@ def test_side_by_side_is_one_by_one(tmp_path: Path) -> None:
         replace(clip, output=clip.output.with_stem(f"t{k}"), save_motion=tmp_path / f"t{k}.st")
         for k, clip in enumerate(alone)
     ]
-    pipeline = CachingPipeline.load("mini", "cpu")
+    pipeline = Pipeline.load("mini", "cpu")
     seen: list[int] = []
     hook = pipeline.model.network.register_forward_pre_hook(lambda _, x: seen.append(len(x[0])))
-    pipeline.foresee([broken, *together, other_steps])
-    assert set(pipeline.foreseen) == set(together)
+    ahead = sample_ahead(pipeline, [broken, *together, other_steps])
+    assert set(ahead) == set(together)
     evaluations = [2, 2, 4]  # with and without the speech; two emotions meet in the last
     assert seen[:3] == [sum(evaluations)] * 3
     assert seen[3:] == [2] * 3  # the one long clip's second window
     seen.clear()
-    pipeline.foresee(together)
     for clip in together:
-        pipeline.generate(clip)
+        pipeline.generate(clip, sampled=ahead[clip])
     assert not seen
-    assert not pipeline.foreseen
     with pytest.raises(InputError, match=r"broken\.wav"):
         pipeline.generate(broken)
     hook.remove()

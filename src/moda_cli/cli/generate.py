@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,7 +15,7 @@ from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
 from moda_cli.cli.bar import progress_bar
 from moda_cli.cli.batch import Machines, run_batch
 from moda_cli.cli.download import download_bars
-from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.config import LIMITS, ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ def _frame_bar(fps: float, shown: bool) -> "Iterator[OnFrame | None]":
             draw(done, total, rate=f"{done / seconds:.0f} frames/s, RTF {seconds * fps / done:.2f}")
 
         yield on_frame if draw else None
+
+
+def _limited(name: str, help: str) -> Any:
+    low, high = LIMITS[name]
+    return typer.Option(min=low, max=high, help=help)
 
 
 CLIP = ClipConfig(Path(), Path(), Path())  # a default has one home
@@ -70,25 +75,23 @@ def generate(
     ] = CLIP.emotion,
     guidance: Annotated[
         float | None,
-        typer.Option(min=0, max=20, help="Joint guidance; 1 is off. Default: the model's."),
+        _limited("guidance", help="Joint guidance; 1 is off. Default: the model's."),
     ] = SAMPLER.guidance,
     audio_scale: Annotated[
-        float | None, typer.Option(min=0, max=20, help="Guidance towards the speech; 1 is off.")
+        float | None,
+        _limited("audio_scale", help="Guidance towards the speech; 1 is off."),
     ] = SAMPLER.audio_scale,
     emotion_scale: Annotated[
-        float | None, typer.Option(min=0, max=20, help="Guidance towards the emotion; 1 is off.")
+        float | None,
+        _limited("emotion_scale", help="Guidance towards the emotion; 1 is off."),
     ] = SAMPLER.emotion_scale,
-    steps: Annotated[
-        int, typer.Option(min=1, max=1000, help="Steps of the Euler solver.")
-    ] = SAMPLER.steps,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Same seed, same video.")
-    ] = SAMPLER.seed,
+    steps: Annotated[int, _limited("steps", help="Steps of the Euler solver.")] = SAMPLER.steps,
+    seed: Annotated[int, _limited("seed", help="Same seed, same video.")] = SAMPLER.seed,
     head_motion: Annotated[
-        float, typer.Option(min=0, max=10, help="Multiplies head movement.")
+        float, _limited("head_motion", help="Multiplies head movement.")
     ] = RENDER.head_motion,
     expression_scale: Annotated[
-        float, typer.Option(min=0, max=10, help="Multiplies the facial expression.")
+        float, _limited("expression_scale", help="Multiplies the facial expression.")
     ] = RENDER.expression_scale,
     blink: Annotated[bool, typer.Option(help="Move the eyelids.")] = RENDER.blink,
     face: Annotated[
@@ -113,12 +116,11 @@ def generate(
         bool,
         typer.Option("--full-frame/--crop", help="The whole portrait, or the crop round the face."),
     ] = RENDER.full_frame,
-    fps: Annotated[float, typer.Option(min=1, max=120, help="Frames per second.")] = RENDER.fps,
+    fps: Annotated[float, _limited("fps", help="Frames per second.")] = RENDER.fps,
     size: Annotated[
         int | None,
-        typer.Option(
-            min=64,
-            max=4096,
+        _limited(
+            "size",
             help="Longer side in pixels, even. Default: the portrait's, at most 1280.",
         ),
     ] = RENDER.size,
@@ -129,9 +131,7 @@ def generate(
             " Default: the container's usual one."
         ),
     ] = CLIP.codec,
-    crf: Annotated[
-        int | None, typer.Option(min=0, max=63, help="Quality; smaller is better.")
-    ] = CLIP.crf,
+    crf: Annotated[int | None, _limited("crf", help="Quality; smaller is better.")] = CLIP.crf,
     sound: Annotated[
         bool, typer.Option("--audio/--no-audio", help="Put the sound in the video.")
     ] = CLIP.sound,
@@ -218,13 +218,6 @@ def generate(
     Folders, or --jobs, make a batch: the same command again goes on where it stopped.
     """
     start_logging(quiet, verbose)
-    if guidance is not None and (audio_scale is not None or emotion_scale is not None):
-        raise UsageError(
-            "--guidance cannot be combined with --audio-scale or --emotion-scale",
-            hint="--guidance scales both together; give either it or the per-condition scales",
-        )
-    if size is not None and size % 2:
-        raise UsageError(f"--size {size} is odd", hint=f"use {size - 1} or {size + 1}")
     streaming = str(output) == "-"
     if streaming and as_json:
         raise UsageError("--json and -o - both write to stdout", hint="give a file to --output")
@@ -280,17 +273,18 @@ def generate(
     if not streaming:
         clip = replace(clip, output=_clip_path(output, portrait, audio))
     gc.disable()  # or it walks all of torch while that loads, and once more at the end
-    from moda_cli.pipeline import Pipeline, check_config  # torch loads here: `--help` stays instant
+    from moda_cli.checks import resolve  # torch loads here: `--help` stays instant
+    from moda_cli.pipeline import Pipeline
 
     gc.freeze()
     gc.enable()
 
     with _folder_made(output):
-        check_config(clip)  # weights may take an hour to come
+        resolved = resolve(clip, _flag)  # weights may take an hour to come
         with download_bars(shown=not quiet) as on_progress:
             pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
         with _frame_bar(fps, not quiet) as on_frame:
-            result = pipeline.generate(clip, on_frame)
+            result = pipeline.generate(resolved, on_frame)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
     if face_points:
         report["face_score"] = None  # the user gave the points
@@ -310,6 +304,10 @@ def generate(
         typer.echo(result.output)
     if not passed:
         raise typer.Exit(1)
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 @contextmanager

@@ -3,18 +3,17 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from moda_cli import __version__, media
+from moda_cli.checks import resolve
 from moda_cli.choice import choose
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.control import parse_emotion
 from moda_cli.data.splits import Case, Split
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
@@ -22,8 +21,7 @@ from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
 from moda_cli.evaluate.protocol import SIDE, Protocol
 from moda_cli.files import append_row, atomic_write, sha256_of, whole_rows
-from moda_cli.motion import resample
-from moda_cli.pipeline import Pipeline, edit_motion, prefetch
+from moda_cli.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +130,8 @@ def generate_all(
 
 def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:
     """What a reader of an RTF must know, and what a clip that is there must have been made by."""
-    renderer = "rig" if pipeline.networks is None else "liveportrait"
     return {
-        **choose(pipeline.name, renderer, pipeline.model.device).described(),
+        **choose(pipeline.name, pipeline.studio.name, pipeline.model.device).described(),
         "steps": SamplerConfig().steps,
         "window": pipeline.model.network.config.window,  # frames generated at once
         "longer_side": SIDE,
@@ -164,41 +161,22 @@ def time_frames(
     The portrait's own analysis is in it. Stages overlap as they do in `Pipeline.generate`, so they
     may add up to more than the whole.
     """
-    wave = media.read_audio(clip.audio)
-    timeline = parse_emotion(clip.emotion)
-    stages = {"portrait": 0.0, "motion": 0.0}
+    wave, resolved = media.read_audio(clip.audio), resolve(clip)
+    stages: dict[str, float] = {}
 
-    def spent_on(stage: str, since: float) -> None:
+    @contextmanager
+    def watch(stage: str) -> Iterator[None]:
+        since = time.perf_counter()
+        yield
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - since
 
     started = time.perf_counter()
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        looking = pool.submit(pipeline.look, clip)
-
-        def motion() -> Iterator[Tensor]:
-            pieces = iter(pipeline.move(wave, timeline, clip, looking))
-            while True:
-                since = time.perf_counter()
-                piece = next(pieces, None)
-                spent_on("motion", since)
-                if piece is None:
-                    return
-                yield piece
-
-        ahead = prefetch(motion())
-        portrait = looking.result()
-        spent_on("portrait", started)
-    neutral = pipeline.neutral(portrait)
-    absolute = pipeline.model.network.config.source == "extracted"
-    renderer = pipeline.renderer(portrait, neutral, absolute=absolute)
-    edited = (edit_motion(piece, neutral, clip.render) for piece in ahead)
-    since = time.perf_counter()
-    for piece in resample(edited, FPS):
-        for _ in renderer.render(piece):
+    animation = pipeline.animate(resolved, wave, watch=watch)
+    with watch("frames"):
+        for _ in animation.frames(animation.motion, FPS):
             pass
-    spent_on("frames", since)
     return time.perf_counter() - started, stages
 
 

@@ -54,6 +54,18 @@ class MotionGenerator:
         """Where the network is; statistics stay on the CPU."""
         return self.network.null_audio.device
 
+    @property
+    def starts_from_portrait(self) -> bool:
+        """Whether the model begins at the portrait's own motion, not at one of its own."""
+        return self.network.config.source == "extracted"
+
+    def neutral(self, source: Source | None) -> Tensor:
+        """The motion (70) at which a frame is the portrait itself."""
+        if not self.starts_from_portrait:
+            return self.stats.neutral
+        assert source is not None  # such models have their portraits looked at by the extractors
+        return source.motion
+
     @classmethod
     def load(cls, directory: Path, device: torch.device) -> "MotionGenerator":
         """Read model.safetensors, config.json and stats.json (decisions.md 2).

@@ -13,7 +13,7 @@ from moda_cli.files import Row, write_rows
 from moda_cli.jobs.clip_list import Job, Shard
 from moda_cli.jobs.clips import input_faults
 from moda_cli.jobs.journal import Journal, job_inputs, job_key, onto_disk, remove_partial
-from moda_cli.jobs.options import flat_options, side_files
+from moda_cli.jobs.options import flat_options
 from moda_cli.jobs.places import size_of, sum_of
 from moda_cli.jobs.processes import Event, check_space
 from moda_cli.media import written
@@ -129,7 +129,7 @@ def _todo(tasks: Sequence[_Task], journal: Journal, rules: Rules) -> list[_Task]
             if verdict == "conflict":
                 taken.append(task.job.output)
             elif verdict == "run":
-                taken += [str(path) for path in side_files(task.job.clip) if path.exists()]
+                taken += [str(path) for path in task.job.clip.side_files if path.exists()]
         todo.append(task)
     if taken:
         lines = "".join(f"\n  {place}" for place in taken[:NAMED])
@@ -187,7 +187,7 @@ def _allowed(job: Job) -> Job:
 
 def _make_folders(job: Job) -> None:
     if "output" not in job.urls:
-        for path in (written(job.clip.output), *side_files(job.clip)):
+        for path in (written(job.clip.output), *job.clip.side_files):
             path.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -16,19 +16,17 @@ from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-from moda_cli.config import PICTURES, SOUNDS, VIDEOS, ClipConfig
+from moda_cli.checks import check_format, option_faults
+from moda_cli.config import PICTURES, SIDE_FILES, SOUNDS, VIDEOS, ClipConfig
 from moda_cli.errors import InputError, UsageError
 from moda_cli.jobs.options import (
     FILES,
     NEGATED,
-    SIDE_FILES,
     flat_options,
     in_name,
     local_path,
-    option_faults,
     option_name,
     read_option,
-    side_files,
     with_options,
 )
 from moda_cli.media import written
@@ -221,10 +219,21 @@ def _jobs(
         if job is not None:
             if not wrong:  # else its name may not be what was meant
                 jobs.append(job)
-            wrong += option_faults(job.clip)
+            wrong += _option_faults(job.clip)
         faults += [f"{origin}: {fault}" for fault in wrong]
     faults += _collisions(jobs)
     return jobs
+
+
+def _option_faults(clip: ClipConfig) -> Iterator[str]:
+    """What is wrong with a job's options, or else with the names of its outputs."""
+    faults = list(map(str, option_faults(clip)))
+    yield from faults
+    try:
+        if not faults:
+            check_format(clip)
+    except UsageError as error:
+        yield str(error)
 
 
 def _job(
@@ -325,7 +334,7 @@ def _inputs(job: Job) -> list[Path]:
 
 
 def _outputs(job: Job) -> list[Path]:
-    return [written(job.clip.output), *side_files(job.clip)]
+    return [written(job.clip.output), *job.clip.side_files]
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

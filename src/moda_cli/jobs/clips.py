@@ -3,7 +3,6 @@
 import logging
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -13,8 +12,8 @@ import torch
 from torch import Tensor
 
 from moda_cli import components, media
+from moda_cli.checks import resolve
 from moda_cli.config import ClipConfig
-from moda_cli.control import Timeline, parse_emotion
 from moda_cli.device import use_threads
 from moda_cli.errors import ModaError
 from moda_cli.face.portrait import Portrait, find_face
@@ -25,9 +24,10 @@ from moda_cli.jobs.places import at_hand
 from moda_cli.jobs.processes import Work
 from moda_cli.media.provenance import versions
 from moda_cli.media.sound import stored_wave
-from moda_cli.media.waves import Read, Samples
 from moda_cli.motion import load_motion
-from moda_cli.pipeline import OnFrame, Pipeline, Renderer
+from moda_cli.pipeline import OnFrame, Pipeline
+from moda_cli.render.renderer import Renderer
+from moda_cli.studio import Studio
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 PORTRAITS_KEPT = 16  # LivePortrait's features and a full HD picture are 25 MB
 
 
-class Recent(OrderedDict[object, T]):
+class LeastRecent(OrderedDict[object, T]):
     """The values used last, made when they are first asked for."""
 
     def get_or(self, key: object, make: Callable[[], T]) -> T:
@@ -48,84 +48,86 @@ class Recent(OrderedDict[object, T]):
         return self[key]
 
 
-@dataclass(frozen=True)
-class CachingPipeline(Pipeline):
-    """A pipeline that remembers portraits and their rigs, and samples clips side by side."""
+@dataclass(frozen=True, slots=True)
+class KeepingStudio:
+    """A studio that remembers the portraits it has looked at, and who draws on them."""
 
-    seen: Recent[Portrait] = field(default_factory=Recent)
-    rigs: Recent[tuple[Portrait, Renderer]] = field(default_factory=Recent)
-    foreseen: dict[ClipConfig, Tensor] = field(default_factory=dict)  # motion (T, 70)
+    studio: Studio
+    seen: LeastRecent[Portrait] = field(default_factory=LeastRecent)
+    renderers: LeastRecent[tuple[Portrait, Renderer]] = field(default_factory=LeastRecent)
 
-    def foresee(self, clips: Sequence[ClipConfig]) -> None:
-        """Sample the motion of clips that are generated next side by side, where it lacks.
-
-        What cannot be read is left to `generate`, which says so.
-        """
-        lacking = [clip for clip in clips if clip not in self.foreseen and not clip.motion]
-        for steps in {clip.sampler.steps for clip in lacking}:
-            self._foresee_alike([clip for clip in lacking if clip.sampler.steps == steps])
-
-    def _foresee_alike(self, clips: Sequence[ClipConfig]) -> None:
-        """The same of clips with as many steps; fewer at once where memory is short."""
-        if len(clips) < 2:
-            return
-        try:
-            self._sample_together(clips)
-            return
-        except torch.OutOfMemoryError:
-            log.warning("out of memory: sampling %d clips in two halves", len(clips))
-        half = len(clips) // 2
-        for part in (clips[:half], clips[half:]):
-            self._foresee_alike(part)
-
-    def _sample_together(self, clips: Sequence[ClipConfig]) -> None:
-        takes: dict[ClipConfig, Take] = {}
-        with ExitStack() as stack:
-            for clip in clips:
-                with suppress(ModaError):
-                    source = self.look(clip).source if self.starts_from_portrait else None
-                    sound = stack.enter_context(stored_wave(clip.audio))
-                    takes[clip] = self.take(sound, parse_emotion(clip.emotion), clip, source)
-            if takes:
-                made = sample_together(self.model, list(takes.values()))
-                self.foreseen.update(zip(takes, made, strict=True))
-
-    def move(
-        self,
-        sound: Samples | Read,
-        timeline: Timeline,
-        clip: ClipConfig,
-        portrait: Future[Portrait],
-    ) -> Iterator[Tensor]:
-        """The clip's motion, if it was foreseen, else as it is sampled."""
-        if clip in self.foreseen:
-            yield self.foreseen.pop(clip)
-        else:
-            yield from super().move(sound, timeline, clip, portrait)
+    @property
+    def name(self) -> str:
+        """That of the studio itself."""
+        return self.studio.name
 
     def look(self, clip: ClipConfig) -> Portrait:
         """The clip's portrait, from memory where it is still the same file."""
-        look = super().look
         if clip.show_landmarks or clip.save_crop or not clip.portrait.is_file():
-            return look(clip)
+            return self.studio.look(clip)
         stat = clip.portrait.stat()
         key = (
             *(clip.portrait, stat.st_mtime_ns, stat.st_size, stat.st_ino),
             *(clip.face, clip.face_points, clip.background),
             *(clip.render.full_frame, clip.render.size),
         )
-        return self.seen.get_or(key, lambda: look(clip))
+        return self.seen.get_or(key, lambda: self.studio.look(clip))
 
     def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
-        """The renderer of a portrait; a rig takes half a second to build and holds no state."""
-        build = super().renderer
-        if self.networks is not None:
-            return build(portrait, neutral, absolute=absolute)
-        key = (id(portrait), neutral.numpy().tobytes())  # kept beside its rig, so the id is its own
-        made = self.rigs.get_or(
+        """A renderer takes half a second to build, and holds no state from clip to clip."""
+        key = (id(portrait), neutral.numpy().tobytes(), absolute)  # its portrait is kept beside it
+        build = self.studio.renderer
+        made = self.renderers.get_or(
             key, lambda: (portrait, build(portrait, neutral, absolute=absolute))
         )
         return made[1]
+
+
+def sample_ahead(pipeline: Pipeline, clips: Sequence[ClipConfig]) -> dict[ClipConfig, Tensor]:
+    """Motion (T, 70) of clips that are generated next, sampled side by side.
+
+    What cannot be read is left out, for `generate` to say so; so is a clip that is alone in its
+    number of steps.
+    """
+    made: dict[ClipConfig, Tensor] = {}
+    asked = [clip for clip in clips if not clip.motion]
+    for steps in {clip.sampler.steps for clip in asked}:
+        alike = [clip for clip in asked if clip.sampler.steps == steps]
+        made.update(_sample_alike(pipeline, alike))
+    return made
+
+
+def _sample_alike(pipeline: Pipeline, clips: Sequence[ClipConfig]) -> dict[ClipConfig, Tensor]:
+    """The same of clips with as many steps; fewer at once where memory is short."""
+    if len(clips) < 2:
+        return {}
+    try:
+        return _sample_together(pipeline, clips)
+    except torch.OutOfMemoryError:
+        log.warning("out of memory: sampling %d clips in two halves", len(clips))
+    half = len(clips) // 2
+    return {
+        **_sample_alike(pipeline, clips[:half]),
+        **_sample_alike(pipeline, clips[half:]),
+    }
+
+
+def _sample_together(pipeline: Pipeline, clips: Sequence[ClipConfig]) -> dict[ClipConfig, Tensor]:
+    takes: dict[ClipConfig, Take] = {}
+    with ExitStack() as stack:
+        for config in clips:
+            with suppress(ModaError):
+                clip = resolve(config)
+                starts = pipeline.model.starts_from_portrait
+                source = pipeline.studio.look(config).source if starts else None
+                sound = stack.enter_context(stored_wave(config.audio))
+                takes[config] = pipeline.hearing.take(
+                    pipeline.model, sound, clip.timeline, config.sampler, source
+                )
+        if not takes:
+            return {}
+        motions = sample_together(pipeline.model, list(takes.values()))
+        return dict(zip(takes, motions, strict=True))
 
 
 @dataclass(frozen=True)
@@ -141,19 +143,16 @@ class ClipMaker:
         """threads: of the CPU, 0 leaves it to torch. Raises WeightsError or DeviceError."""
         if threads:
             use_threads(threads)
-        pipeline = CachingPipeline.load(
-            self.model, device, self.renderer, self.dtype, self.compiled
-        )
+        loaded = Pipeline.load(self.model, device, self.renderer, self.dtype, self.compiled)
+        pipeline = replace(loaded, studio=KeepingStudio(loaded.studio))
         used = str(pipeline.model.device)
+        ahead: dict[ClipConfig, Tensor] = {}
 
         def make(job: Job, following: Sequence[Job], on_frame: OnFrame) -> Row:
             with at_hand(job) as clip:
-                if following:
-                    pipeline.foresee([clip, *(job.clip for job in following if not job.urls)])
-                try:
-                    measures = asdict(pipeline.generate(clip, on_frame))
-                finally:
-                    pipeline.foreseen.pop(clip, None)
+                near = [clip, *(job.clip for job in following if not job.urls)] if following else []
+                ahead.update(sample_ahead(pipeline, [each for each in near if each not in ahead]))
+                measures = asdict(pipeline.generate(clip, on_frame, sampled=ahead.pop(clip, None)))
             del measures["output"]
             return {**measures, "device": used, "versions": versions()}
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moda_cli.config import ClipConfig
+from moda_cli.config import SIDE_FILES, ClipConfig
 from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.files import sha256_of
 from moda_cli.jobs.clip_list import URL, Job
-from moda_cli.jobs.options import SIDE_FILES
 from moda_cli.media import written
 
 
