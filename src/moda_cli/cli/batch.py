@@ -52,9 +52,10 @@ def run_batch(
     from moda_cli.choice import choose
     from moda_cli.device import several_devices, threads_each
     from moda_cli.jobs import batch as run
-    from moda_cli.jobs import clips, cluster, processes
     from moda_cli.jobs.clip_list import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
+    from moda_cli.jobs.clips import ClipMaker
     from moda_cli.jobs.places import anywhere
+    from moda_cli.jobs.workforce import Workforce
     from moda_cli.weights.download import ensure
 
     portrait, audio, output, listed = files
@@ -79,20 +80,14 @@ def run_batch(
     choice = choose(machines.model, machines.renderer, torch.device(first))
     with download_bars(shown=not quiet) as on_progress:
         ensure(choice.components, on_progress)
-    prepare = clips.ClipMaker(choice.model, choice.renderer, machines.dtype, machines.compiled)
     if machines.ray:
         jobs = [anywhere(job) for job in jobs]
-        execute = partial(
-            cluster.execute, prepare=prepare, address=machines.ray, device=machines.device
-        )
+        workforce = Workforce([machines.device], ray=machines.ray)
     else:
-        execute = partial(
-            processes.execute,
-            prepare=prepare,
-            devices=places,
-            threads=threads_each(len(places)),
-            group=machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1),
-        )
+        group = machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1)
+        workforce = Workforce(places, threads_each(len(places)), group, isolated=True)
+    prepare = ClipMaker(choice.model, choice.renderer, machines.dtype, machines.compiled)
+    execute = partial(workforce.execute, prepare=prepare)
     rules = run.Rules(share, base.overwrite, force, retry_failed, strict)
     folder = batch_folder(output, listed)
     with batch_view(quiet=quiet, paths=not as_json) as view:

@@ -68,7 +68,7 @@ def extract(
     elif workers > 1 and len(todo) > 1:
         events = processes.execute(todo, extractor, [where] * workers, 1)
     else:
-        events = processes.here(todo, extractor, where, 1)
+        events = processes.in_this_process(todo, extractor, where, 1)
     try:
         with one_thread(opencv=True):
             for cut, fault in run_all(todo, out, options, events):

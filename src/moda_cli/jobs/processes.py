@@ -273,7 +273,9 @@ def execute(
             worker.end()
 
 
-def here(tasks: Sequence[Any], prepare: Prepare, device: str, threads: int) -> Generator[Event]:
+def in_this_process(
+    tasks: Sequence[Any], prepare: Prepare, device: str, threads: int
+) -> Generator[Event]:
     """Do every task in this process. One that takes it down takes all; Ctrl-C ends it at once."""
     work = prepare(device, threads) if tasks else None
     for task in range(len(tasks)):
