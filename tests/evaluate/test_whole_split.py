@@ -11,7 +11,7 @@ from eval_bench import full_weights, install, violations
 from moda_cli.cli import app
 from moda_cli.config import ClipConfig, SamplerConfig
 from moda_cli.data.splits import PROTOCOL
-from moda_cli.evaluate import clips, generate, scores
+from moda_cli.evaluate import clips, scores, timing
 from moda_cli.media import probe_video, read_audio
 from moda_cli.pipeline import Pipeline
 

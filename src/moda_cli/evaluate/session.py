@@ -11,7 +11,7 @@ import torch
 from moda_cli.data import splits
 from moda_cli.device import forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.errors import InputError, UsageError
-from moda_cli.evaluate import generate, inputs, report, tables
+from moda_cli.evaluate import inputs, report, tables, timing
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Timing
 from moda_cli.evaluate.looks import look_ahead
@@ -125,22 +125,22 @@ def _inputs(
     if request.generate and split and root:
         pipeline = Pipeline.load(request.model, request.device, request.renderer, request.dtype)
         if split == "wild":
-            jobs = generate.case_jobs(splits.wild_cases(root))
+            jobs = timing.case_jobs(splits.wild_cases(root))
         else:
             chosen = inputs.resolve_split(split, request.annotations)
             place = request.folder / "inputs"
-            jobs = generate.materials(chosen, root, place, protocol, cache)
+            jobs = timing.materials(chosen, root, place, protocol, cache)
         generation = {
-            **generate.described(pipeline, request.seed),
+            **timing.described(pipeline, request.seed),
             "dtype": str(resolve_dtype(request.dtype, device)).removeprefix("torch."),
             "device": str(device),
         }
-        timings, failed = generate.generate_all(
+        timings, failed = timing.generate_all(
             jobs, request.generated, pipeline, device, request.seed, generation, on_step
         )
     given = inputs.gather(request.generated, root, split, request.annotations, protocol, cache)
     if generation:
-        given = generate.with_timings(given, timings, failed)
+        given = timing.with_timings(given, timings, failed)
     return given, generation
 
 
