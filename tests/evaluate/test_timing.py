@@ -13,8 +13,8 @@ from moda_cli.choice import BUNDLED
 from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
 from moda_cli.evaluate import timing
-from moda_cli.evaluate.timing import Job, described, generate_all, timed_generate
 from moda_cli.evaluate.inputs import Timing
+from moda_cli.evaluate.timing import Job, described, generate_all, timed_generate
 from moda_cli.media import read_audio
 from moda_cli.pipeline import OnFrame, Pipeline, Result
 

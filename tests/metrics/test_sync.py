@@ -21,7 +21,7 @@ from moda_cli.media.decode import read_video
 from moda_cli.media.sound import read_audio
 from moda_cli.metrics import face_track
 from moda_cli.metrics.face_track import ShotCounter, link_tracks, longest_track
-from moda_cli.metrics.mfcc import mel_filters, mfcc
+from moda_cli.metrics.networks.mfcc import mel_filters, mfcc
 from moda_cli.metrics.networks.s3fd import MEAN_RGB, S3FD, decode, detect_faces, suppress
 from moda_cli.metrics.networks.syncnet import (
     SyncNet,

@@ -115,7 +115,7 @@ def train(
         return
     url = None
     if push:
-        from moda_cli.train.hub import push_model
+        from moda_cli.train.push import push_model
 
         url = push_model(output, push)
     if as_json:

@@ -17,8 +17,8 @@ from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerC
 from moda_cli.data.splits import Case, Split
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
-from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
+from moda_cli.evaluate.prepared import ClipWindow, open_reference
 from moda_cli.evaluate.protocol import SIDE, Protocol
 from moda_cli.files import append_row, atomic_write, sha256_of, whole_rows
 from moda_cli.pipeline import Pipeline
@@ -53,7 +53,7 @@ def materials(
     for entry in used:
         path = find_clip(root, split, entry.id)
         assert path is not None  # it was usable
-        clip = open_reference(path, Window(entry.first_frame, entry.frames), protocol, cache)
+        clip = open_reference(path, ClipWindow(entry.first_frame, entry.frames), protocol, cache)
         place = folder / clip.key[:16]  # another window or fit is another portrait
         place.mkdir(exist_ok=True)
         job = Job(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")

@@ -23,10 +23,10 @@ from moda_cli.media.pictures import write_image
 from moda_cli.motion import Stats
 from moda_cli.train import checkpoint
 from moda_cli.train.dataset import Batch, Windows, check_features, feature_stats, read_index, stack
-from moda_cli.train.journal import Journal, tensorboard_writer
+from moda_cli.train.log import Journal, tensorboard_writer
 from moda_cli.train.objectives import MotionObjective, SyncObjective, load_expert, objective_of
+from moda_cli.train.optimiser import State
 from moda_cli.train.parallel import Ranks, join_ranks, reducing, spread
-from moda_cli.train.state import State
 
 Row = dict[str, float]
 OnStep = Callable[[int, int, Row], None]  # (step, of steps, what was just logged if anything)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.metrics.face_track import median_filter
-from moda_cli.metrics.mfcc import mfcc
+from moda_cli.metrics.networks.mfcc import mfcc
 
 WINDOW = 5  # frames that one embedding sees
 AUDIO_COLUMNS = 20  # columns of MFCC it hears, four per frame

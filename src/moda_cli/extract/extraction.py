@@ -16,8 +16,8 @@ from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.device import one_thread, resolve_device, use_threads
 from moda_cli.errors import WeightsError
-from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
-from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
+from moda_cli.extract.features import EMOTION, MOTION, SYNC, Networks, extract_cut
+from moda_cli.extract.index import claim, forget, is_done, job_key, record, write_index
 from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, Work, check_space

@@ -27,8 +27,8 @@ from moda_cli.data.annotations import Cut
 from moda_cli.data.feature_files import write_clip
 from moda_cli.errors import InputError
 from moda_cli.extract.emotion_classifier import EmotionClassifier
-from moda_cli.extract.footage import Stretch, stretches, unusable, views
-from moda_cli.extract.records import left_out
+from moda_cli.extract.index import left_out
+from moda_cli.extract.stretches import Stretch, stretches, unusable, views
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
 from moda_cli.files import Row
