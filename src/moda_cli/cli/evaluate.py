@@ -116,7 +116,7 @@ def evaluate(
         raise UsageError("--workers is for this machine, --ray for others")
     from moda_cli.evaluate import session
     from moda_cli.evaluate.protocol import Protocol  # torch loads here
-    from moda_cli.metrics.networks.i3d import FvdProtocol
+    from moda_cli.metrics.fvd import FvdProtocol
 
     protocol = Protocol(
         fit=fit,

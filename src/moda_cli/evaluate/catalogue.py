@@ -54,27 +54,26 @@ class Metric:
 
 
 def load_fid(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.fid import fid_features
     from moda_cli.metrics.networks.inception import load_inception
 
     path = store.require("inception_fid")["inception_fid"]
     network = load_inception(load_file(path), str(path)).to(device)
-    return lambda clip, _: {"features": network.features(clip).numpy()}
+    return lambda clip, _: {"features": fid_features(network, clip).numpy()}
 
 
 def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.networks.i3d import ScriptedI3D, VideoNetwork, load_i3d
+    from moda_cli.metrics.fvd import fvd_features, load_fvd_network
 
-    path = store.require(protocol.fvd_network)[protocol.fvd_network]
-    network: VideoNetwork
-    if protocol.fvd_network == "i3d":
-        network = load_i3d(load_file(path), str(path)).to(device)
-    else:
-        network = ScriptedI3D(path, device)
-    return lambda clip, _: {"features": network.features(clip, protocol.fvd).numpy()}
+    name = protocol.fvd_network
+    network = load_fvd_network(name, store.require(name)[name], device)
+    return lambda clip, _: {"features": fvd_features(network, clip, protocol.fvd).numpy()}
 
 
 def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.fsim import FaceEncoder, Scrfd, face_similarity, similarities
+    from moda_cli.metrics.fsim import face_similarity, similarities
+    from moda_cli.metrics.networks.arcface import FaceEncoder
+    from moda_cli.metrics.networks.scrfd import Scrfd
 
     paths = store.require("arcface", "scrfd")
     encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
