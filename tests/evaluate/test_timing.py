@@ -14,7 +14,7 @@ from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
 from moda_cli.evaluate import timing
 from moda_cli.evaluate.inputs import Timing
-from moda_cli.evaluate.timing import Job, described, generate_all, timed_generate
+from moda_cli.evaluate.timing import Material, described, generate_all, timed_generate
 from moda_cli.media import read_audio
 from moda_cli.pipeline import OnFrame, Pipeline, Result
 
@@ -57,7 +57,7 @@ def test_a_retrained_model_makes_its_clips_again(
 
     def make() -> tuple[dict[str, Timing], bytes]:
         pipeline = Pipeline.load(str(run), "cpu")
-        jobs = [Job("a", PORTRAIT, speech)]
+        jobs = [Material("a", PORTRAIT, speech)]
         timings, failed = generate_all(jobs, made, pipeline, CPU, 0, described(pipeline, 0))
         assert failed == []
         return timings, (made / "a.mp4").read_bytes()
@@ -76,7 +76,7 @@ def test_clips_from_elsewhere_are_not_replaced(
 ) -> None:
     monkeypatch.setattr(timing, "REPEATS", 1)
     pipeline, clip = Pipeline.load("mini", "cpu"), tmp_path / "b.mp4"
-    jobs = [Job("a", PORTRAIT, speech), Job("b", PORTRAIT, speech)]
+    jobs = [Material("a", PORTRAIT, speech), Material("b", PORTRAIT, speech)]
     clip.write_bytes(b"another method's")
     with pytest.raises(UsageError, match=r"b\.mp4 is there"):
         generate_all(jobs, tmp_path, pipeline, CPU, 0, {})

@@ -127,7 +127,7 @@ def evaluate(
         bootstrap=bootstrap,
         bootstrap_distances=bootstrap_distances,
     )
-    request = session.Request(
+    request = session.EvalRequest(
         generated=generated,
         reference=reference,
         output=output,

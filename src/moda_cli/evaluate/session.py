@@ -24,7 +24,7 @@ from moda_cli.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvalRequest:
     """What is to be measured, and where the results go."""
 
     generated: Path  # a folder of clips, or a batch's report.jsonl
@@ -56,7 +56,7 @@ class Request:
         return self.output or self.source.with_name(f"{self.source.name}-eval")
 
 
-def evaluate(request: Request, on_look: OnLook | None = None) -> Results:
+def evaluate(request: EvalRequest, on_look: OnLook | None = None) -> Results:
     """The results, also written to the request's folder: JSON, CSV, LaTeX, HTML, manifest.
 
     on_look(done, of, what) follows. Raises UsageError for options that do not fit, InputError where
@@ -118,7 +118,7 @@ def applicable(
 
 
 def _inputs(
-    request: Request, device: torch.device, cache: Cache, on_look: OnLook | None
+    request: EvalRequest, device: torch.device, cache: Cache, on_look: OnLook | None
 ) -> tuple[Inputs, dict[str, Any] | None]:
     """What is to be compared, made first where that is asked for, and how it was made."""
     protocol, split, root = request.protocol, request.split, request.reference

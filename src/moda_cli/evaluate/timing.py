@@ -32,7 +32,7 @@ OnClip = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Material:
     """A clip to make."""
 
     id: str
@@ -42,7 +42,7 @@ class Job:
 
 def materials(
     split: Split, root: Path, folder: Path, protocol: Protocol, cache: Cache
-) -> list[Job]:
+) -> list[Material]:
     """A split's portraits and sounds as files in `folder`.
 
     The portrait is the window's first frame, the sound the window's own.
@@ -56,7 +56,7 @@ def materials(
         clip = open_reference(path, ClipWindow(entry.first_frame, entry.frames), protocol, cache)
         place = folder / clip.key[:16]  # another window or fit is another portrait
         place.mkdir(exist_ok=True)
-        job = Job(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")
+        job = Material(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")
         if not (job.portrait.is_file() and job.audio.is_file()):
             import soundfile
 
@@ -67,12 +67,12 @@ def materials(
     return jobs
 
 
-def case_jobs(cases: Sequence[Case]) -> list[Job]:
-    return [Job(case.id, case.portrait, case.audio) for case in cases]
+def case_jobs(cases: Sequence[Case]) -> list[Material]:
+    return [Material(case.id, case.portrait, case.audio) for case in cases]
 
 
 def generate_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[Material],
     folder: Path,
     pipeline: Pipeline,
     device: torch.device,
