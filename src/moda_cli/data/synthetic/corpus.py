@@ -273,5 +273,5 @@ def recorded(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
         spectrum /= np.maximum(np.arange(len(spectrum)), 50) ** rng.uniform(0, 0.7)
         hiss = np.fft.irfft(spectrum, len(wave))
         wave = wave + 0.08 * 10 ** (-rng.uniform(1.2, 3)) * hiss / hiss.std()
-    recorded: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
-    return recorded
+    clipped: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
+    return clipped
