@@ -29,8 +29,8 @@ from moda_cli.data.splits import (
 )
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache
-from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import check_folders, gather, resolve_split, split_references
+from moda_cli.evaluate.prepared import ClipWindow, open_reference
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.media import read_audio, read_video, write_video
 
@@ -146,7 +146,7 @@ def test_windows_are_cut_to_the_frame_with_their_sound(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mkv", frames=60, seed=1)
     cache, plain = Cache(tmp_path / "cache"), Protocol(encode_reference=False)
     whole, wave = list(read_video(path)), read_audio(path)
-    clip = open_reference(path, Window(23, 20), plain, cache)
+    clip = open_reference(path, ClipWindow(23, 20), plain, cache)
     frames = list(clip)
     assert len(frames) == 20
     assert frames[0].shape == (512, 512, 3)
@@ -154,13 +154,13 @@ def test_windows_are_cut_to_the_frame_with_their_sound(tmp_path: Path) -> None:
         # the clip's blocks are enlarged; its corners stay what they are
         assert np.abs(frame[::511, ::511].astype(int) - original[::95, ::95]).max() < 40
     np.testing.assert_array_equal(clip.wave(), wave[23 * 640 : 43 * 640])
-    encoded = open_reference(path, Window(23, 20), Protocol(), cache)
+    encoded = open_reference(path, ClipWindow(23, 20), Protocol(), cache)
     assert encoded.count(cache) == 20
     apart = [np.abs(a.astype(int) - b).mean() for a, b in zip(encoded, frames, strict=True)]
     assert max(apart) < 6
     assert len(encoded.wave()) == 20 * 640
     with pytest.raises(InputError, match="ends 3 frames before"):
-        open_reference(path, Window(43, 20), plain, cache)
+        open_reference(path, ClipWindow(43, 20), plain, cache)
 
 
 @pytest.mark.parametrize("fps", [24, 29.97, 30])
@@ -172,7 +172,7 @@ def test_a_window_is_a_part_of_the_whole_clip_at_25_fps(tmp_path: Path, fps: flo
     whole = [frame.mean() for frame in read_video(path)]
     cache, plain = Cache(tmp_path / "cache"), Protocol(encode_reference=False)
     for first in (7, 20, 35):
-        window = open_reference(path, Window(first, 30), plain, cache)
+        window = open_reference(path, ClipWindow(first, 30), plain, cache)
         assert [frame.mean() for frame in window] == pytest.approx(whole[first:][:30], abs=0.5)
 
 

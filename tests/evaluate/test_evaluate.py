@@ -13,15 +13,17 @@ from eval_bench import install, tiny_weights, violations, write_clip
 from moda_cli.cli import app
 from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError
-from moda_cli.evaluate import scores
+from moda_cli.evaluate import catalogue
 from moda_cli.evaluate.cache import Cache
-from moda_cli.evaluate.face import check_clip
+from moda_cli.evaluate.check import check_clip
 from moda_cli.media import read_audio, read_video, write_video
 from moda_cli.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 EXAMPLES = Path(__file__).parents[2] / "examples"
-SCHEMA = json.loads((Path(scores.__file__).parents[1] / "assets/results.schema.json").read_text())
+SCHEMA = json.loads(
+    (Path(catalogue.__file__).parents[1] / "assets/results.schema.json").read_text()
+)
 
 
 @pytest.fixture(scope="session")
@@ -137,9 +139,9 @@ def test_an_interrupted_run_goes_on_where_it_was(
         write_clip(made / f"{name}.mp4", seed=seed)
     looks: list[str] = []
     interrupt_at = 3
-    plain = scores.load_fsim
+    plain = catalogue.load_fsim
 
-    def counted(*arguments: Any) -> scores.Measure:
+    def counted(*arguments: Any) -> catalogue.Measure:
         measure = plain(*arguments)
 
         def look(clip: Any, portrait: Any) -> Any:
@@ -150,7 +152,7 @@ def test_an_interrupted_run_goes_on_where_it_was(
 
         return look
 
-    monkeypatch.setattr(scores, "load_fsim", counted)
+    monkeypatch.setattr(catalogue, "load_fsim", counted)
     arguments = (made, "--reference", made, "--metrics", "fsim", "--json")
     assert run(*arguments).exit_code == 130
     assert not (bench / "made-eval" / "results.json").exists()

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from moda_cli.evaluate import charts, report
-from moda_cli.evaluate.scores import COLUMNS
+from moda_cli.evaluate.bootstrap import mean_over_clips
+from moda_cli.evaluate.columns import COLUMNS
 from moda_cli.evaluate.tables import clips_csv, latex, with_interval
-from moda_cli.metrics.statistics import mean_over_clips
 
 ESTIMATE = {"low": 0.5, "high": 0.7, "clips": 2, "std": 0.1}
 

@@ -12,9 +12,9 @@ from safetensors.torch import load_file, save_file
 from moda_cli.choice import BUNDLED
 from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
-from moda_cli.evaluate import generate
-from moda_cli.evaluate.generate import Job, described, generate_all, timed_generate
+from moda_cli.evaluate import timing
 from moda_cli.evaluate.inputs import Timing
+from moda_cli.evaluate.timing import Material, described, generate_all, timed_generate
 from moda_cli.media import read_audio
 from moda_cli.pipeline import OnFrame, Pipeline, Result
 
@@ -51,13 +51,13 @@ def test_the_first_run_warms_up_and_the_median_of_three_counts(
 def test_a_retrained_model_makes_its_clips_again(
     tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "REPEATS", 1)
+    monkeypatch.setattr(timing, "REPEATS", 1)
     run, made = tmp_path / "run", tmp_path / "made"
     shutil.copytree(BUNDLED, run)
 
     def make() -> tuple[dict[str, Timing], bytes]:
         pipeline = Pipeline.load(str(run), "cpu")
-        jobs = [Job("a", PORTRAIT, speech)]
+        jobs = [Material("a", PORTRAIT, speech)]
         timings, failed = generate_all(jobs, made, pipeline, CPU, 0, described(pipeline, 0))
         assert failed == []
         return timings, (made / "a.mp4").read_bytes()
@@ -74,9 +74,9 @@ def test_a_retrained_model_makes_its_clips_again(
 def test_clips_from_elsewhere_are_not_replaced(
     tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(generate, "REPEATS", 1)
+    monkeypatch.setattr(timing, "REPEATS", 1)
     pipeline, clip = Pipeline.load("mini", "cpu"), tmp_path / "b.mp4"
-    jobs = [Job("a", PORTRAIT, speech), Job("b", PORTRAIT, speech)]
+    jobs = [Material("a", PORTRAIT, speech), Material("b", PORTRAIT, speech)]
     clip.write_bytes(b"another method's")
     with pytest.raises(UsageError, match=r"b\.mp4 is there"):
         generate_all(jobs, tmp_path, pipeline, CPU, 0, {})
@@ -89,7 +89,7 @@ def test_clips_from_elsewhere_are_not_replaced(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(generate, "timed_generate", interrupted)
+        patched.setattr(timing, "timed_generate", interrupted)
         with pytest.raises(KeyboardInterrupt):
             generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})
     assert "b" in generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})[0]

@@ -11,13 +11,15 @@ from eval_bench import full_weights, install, violations
 from moda_cli.cli import app
 from moda_cli.config import ClipConfig, SamplerConfig
 from moda_cli.data.splits import PROTOCOL
-from moda_cli.evaluate import clips, generate, scores
+from moda_cli.evaluate import catalogue, prepared, timing
 from moda_cli.media import probe_video, read_audio
 from moda_cli.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 ROOT = Path(__file__).parents[2]
-SCHEMA = json.loads((Path(scores.__file__).parents[1] / "assets/results.schema.json").read_text())
+SCHEMA = json.loads(
+    (Path(catalogue.__file__).parents[1] / "assets/results.schema.json").read_text()
+)
 FRAMES, FIRST = 9, 4  # what the last pool of I3D needs
 SIDE = 256  # pixels: at 512 the smoothness of one clip takes ten times as long
 
@@ -53,7 +55,7 @@ def test_six_clips_of_a_split_are_made_and_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install(monkeypatch, tmp_path / "moda", full_weights(tmp_path / "weights"))
-    for module in (clips, generate):
+    for module in (prepared, timing):
         monkeypatch.setattr(module, "SIDE", SIDE)
     names = [f"WRA_Person{k}_000" for k in range(6)]
     data_set(tmp_path / "root", names)

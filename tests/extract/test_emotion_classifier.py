@@ -12,9 +12,9 @@ from safetensors.numpy import load_file
 from by_rule import GOLDEN, goldens, key_table
 from efficientnet import EfficientNetB0
 from metric_networks import apart, by_rule, shapes_on_meta, to_onnx
-from moda_cli.config import EMOTION_ALIASES, EMOTIONS, NO_EMOTION
-from moda_cli.errors import InputError, WeightsError
-from moda_cli.extract.emotion_classifier import EmotionClassifier, emotion_label, net_input
+from moda_cli.config import EMOTION_ALIASES, EMOTIONS
+from moda_cli.errors import WeightsError
+from moda_cli.extract.emotion_classifier import EmotionClassifier, classifier_input
 from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media import read_image
 from moda_cli.weights import store
@@ -50,7 +50,7 @@ def test_logits_are_the_references(networks: Networks, path: Path, suffix: str) 
         picture, wanted = golden[f"image_{name}"], golden[f"logits_{name}{suffix}"]
         assert apart(classifier.logits(picture), wanted) < TOLERANCES[suffix]
         with torch.inference_mode():  # tells the network by rule from OpenCV's reading of it
-            features = network.features(torch.from_numpy(net_input(picture)))
+            features = network.features(torch.from_numpy(classifier_input(picture)))
             logits = network.classifier(features)[0]
         assert apart(logits, wanted) < TOLERANCES[suffix]
         if suffix:
@@ -71,24 +71,13 @@ def test_classes_are_in_the_order_of_ours() -> None:
     assert (*ours, "none") == EMOTIONS
 
 
-def test_a_clip_is_the_mean_of_its_faces(networks: Networks) -> None:
+def test_probabilities_are_the_references(networks: Networks) -> None:
     golden = load_file(GOLDEN / HSEMOTION)
     _, classifier = networks["_g"]
-    mean = classifier.clip_probabilities(golden[f"image_{name}"] for name in "abc")
-    expected = np.mean([golden[f"probs_{name}_g"] for name in "abc"], axis=0)
-    assert apart(mean, expected) < 2e-4
-    assert mean.sum() == pytest.approx(1, abs=1e-6)
-    assert mean.dtype == np.float32
-    with pytest.raises(InputError, match="no face"):
-        classifier.clip_probabilities([])
-
-
-def test_only_a_certain_class_is_a_label() -> None:
-    probabilities = np.full(8, 0.06, np.float32)
-    probabilities[EMOTIONS.index("sad")] = 0.58
-    assert emotion_label(probabilities) == EMOTIONS.index("sad")
-    assert emotion_label(np.array([0.5, 0.5, 0, 0, 0, 0, 0, 0], np.float32)) == 0
-    assert emotion_label(np.array([0.49, 0.41, 0.1, 0, 0, 0, 0, 0], np.float32)) == NO_EMOTION
+    for name in "abc":
+        found = classifier.probabilities(golden[f"image_{name}"])
+        assert apart(found, golden[f"probs_{name}_g"]) < 2e-4
+        assert found.sum() == pytest.approx(1, abs=1e-6)
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

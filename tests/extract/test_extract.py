@@ -33,11 +33,11 @@ from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.data.annotations import Box, Cut, find_cuts
 from moda_cli.errors import UsageError, WeightsError
-from moda_cli.extract import run as extract_run
-from moda_cli.extract.clip import Footage, judge_sync
+from moda_cli.extract import extraction
 from moda_cli.extract.emotion_classifier import EmotionClassifier
-from moda_cli.extract.footage import Stretch, has_speech, smooth_crops, stretches, unusable, views
-from moda_cli.extract.run import Extractor, extract, run_all
+from moda_cli.extract.extraction import Extractor, extract, run_all
+from moda_cli.extract.features import Footage, judge_sync
+from moda_cli.extract.stretches import Stretch, has_speech, smooth_crops, stretches, unusable, views
 from moda_cli.face.crops import crop_image, halve
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
@@ -156,7 +156,7 @@ def test_emotion_is_the_mean_over_the_faces(
     found = load_file(bench.out / "one_000.safetensors")["emotion"]
     # the face sways, so its box is at most a few pixels from here, and all around it is black
     faces = [frame[105:225, 260:380] for frame in list(read_video(one))[::5]]
-    wanted = EmotionClassifier(classifier).clip_probabilities(faces)
+    wanted = np.mean([EmotionClassifier(classifier).probabilities(face) for face in faces], axis=0)
     assert found.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(found.numpy(), wanted, atol=0.01)
 
@@ -428,7 +428,7 @@ class Deadly(Extractor):
 def test_a_clip_that_takes_its_process_down_fails_alone(
     bench: Bench, many: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(extract_run, "Extractor", Deadly)
+    monkeypatch.setattr(extraction, "Extractor", Deadly)
     summary = extract(find_cuts([many]), bench.out, "logmel", "cpu", workers=2)
     assert summary.clips == 3
     assert summary.failed == {"1": "its process was ended by SIGSEGV, 2 times"}
@@ -445,7 +445,7 @@ def test_a_full_disk_is_no_fault_of_the_clip(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_others_than_those_of_the_run(bench: Bench) -> None:
-    options = extract_run.resolve_options("logmel")
+    options = extraction.resolve_options("logmel")
     extractor = Extractor(bench.out, {**options, "networks": {"motion_extractor": "0" * 16}})
     with pytest.raises(WeightsError, match="other weights"):
         extractor("cpu", 1)

@@ -23,7 +23,7 @@ from extract_bench import install, make_networks, rows_of
 from face_by_rule import MOUTH_DROP, template
 from moda_cli import components
 from moda_cli.data.annotations import find_cuts
-from moda_cli.extract.run import extract
+from moda_cli.extract.extraction import extract
 from moda_cli.face.detect import LIP_MIDDLES
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.media.pictures import Picture

@@ -6,11 +6,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from by_rule import GOLDEN, RELEASED, SMALL, key_table, mmdit_by_rule, released_state
-from moda_cli.config import MINI, ModelConfig
+from moda_cli.config import ModelConfig
 from moda_cli.errors import WeightsError
 from moda_cli.generator.attention import JointAttention
 from moda_cli.generator.embed import rope_table, rotate, timestep_sinusoid
 from moda_cli.generator.mmdit import MMDiT
+from moda_cli.train.presets import MINI
 from moda_cli.weights.renames.moda import motion_generator_state
 from moda_cli.weights.state import load_strict
 

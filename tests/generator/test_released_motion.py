@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from by_rule import SMALL, mmdit_by_rule
-from moda_cli.config import MINI, SamplerConfig
+from moda_cli.config import SamplerConfig
 from moda_cli.errors import WeightsError
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.model import (
@@ -22,6 +22,7 @@ from moda_cli.generator.model import (
 )
 from moda_cli.motion import POSE, Source, Stats, unpack
 from moda_cli.speech.released import SpeechFeatures
+from moda_cli.train.presets import MINI
 from released_clip import golden, source, stats  # noqa: F401  (fixtures)
 from speech_by_rule import speech_encoder_by_rule
 

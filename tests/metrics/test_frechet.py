@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from functools import partial
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -19,14 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from by_rule import GOLDEN, key_table, state_by_rule
 from moda_cli.errors import InputError
 from moda_cli.media import read_video
+from moda_cli.metrics.fid import fid_features
 from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
-from moda_cli.metrics.networks.i3d import (
-    DEFAULT_NETWORK,
-    NETWORKS,
-    FvdProtocol,
-    VideoNetwork,
-    load_i3d,
-)
+from moda_cli.metrics.fvd import FvdProtocol, fvd_features, load_fvd_network
+from moda_cli.metrics.networks.i3d import I3D, ScriptedI3D, load_i3d
 from moda_cli.metrics.networks.inception import load_inception
 from moda_cli.weights import store
 
@@ -135,16 +132,16 @@ def inception_features(trained: bool) -> Features:
         state = load_file(store.require("inception_fid")["inception_fid"])
     else:
         state = by_rule("inception_fid.json")
-    return load_inception(state, "inception_fid").features
+    return partial(fid_features, load_inception(state, "inception_fid"))
 
 
-def trained_i3d() -> VideoNetwork:
-    path = store.require(DEFAULT_NETWORK)[DEFAULT_NETWORK]
-    return NETWORKS[DEFAULT_NETWORK](path, "cpu")
+def trained_i3d() -> I3D | ScriptedI3D:
+    return load_fvd_network("i3d_torchscript", store.require("i3d_torchscript")["i3d_torchscript"])
 
 
 def i3d_features(trained: bool) -> Features:
-    return (trained_i3d() if trained else load_i3d(by_rule("i3d.json"), "by rule")).features
+    network = trained_i3d() if trained else load_i3d(by_rule("i3d.json"), "by rule")
+    return partial(fvd_features, network)
 
 
 def assert_follows_damage(features: Features, real: Frames, changes: dict[str, float]) -> None:
@@ -199,5 +196,5 @@ def test_fvd_of_black_and_white_clips_is_the_published_one() -> None:
     black, white = (np.full((30, 64, 64, 3), value, dtype=np.uint8) for value in (0, 255))
     network = trained_i3d()
     whole = FvdProtocol(cut="whole")
-    gap = network.features(black, whole) - network.features(white, whole)
+    gap = fvd_features(network, black, whole) - fvd_features(network, white, whole)
     assert gap.square().sum().item() == pytest.approx(151.26, abs=1)

@@ -23,21 +23,15 @@ from moda_cli.errors import InputError, WeightsError
 from moda_cli.face.landmarks import Points
 from moda_cli.media import read_image, read_video
 from moda_cli.media.pictures import Picture
-from moda_cli.metrics.fsim import (
-    CANVAS,
-    STRIDES,
-    TEMPLATE,
+from moda_cli.metrics.fsim import FacePoints, cosine, face_similarity, similarities
+from moda_cli.metrics.networks.arcface import (
+    FIVE_POINTS,
     FaceEncoder,
-    FacePoints,
-    Scrfd,
     align_face,
     alignment,
-    cosine,
-    face_similarity,
-    largest_face,
-    net_input,
-    similarities,
+    encoder_input,
 )
+from moda_cli.metrics.networks.scrfd import CANVAS, STRIDES, Scrfd, largest_face
 from moda_cli.weights import store
 
 GAIN = 0.7  # of the goldens' tensors _g
@@ -52,7 +46,7 @@ def test_faces_are_aligned_as_in_the_reference(path: Path) -> None:
         assert apart(alignment(points), matrix) < 1e-6  # the reference computes it in float32
         assert np.abs(align_face(picture, points).astype(int) - crop).max() <= 1
     rows = golden["net_input0"].shape[1]
-    assert apart(net_input(crops[0])[0, :, :rows], golden["net_input0"]) < 1e-6
+    assert apart(encoder_input(crops[0])[0, :, :rows], golden["net_input0"]) < 1e-6
 
 
 @given(
@@ -64,7 +58,7 @@ def test_a_moved_face_gives_the_same_crop(
     turn: float, scale: float, shift: tuple[float, float]
 ) -> None:
     turned = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    matrix = alignment(TEMPLATE @ turned.T + shift)
+    matrix = alignment(FIVE_POINTS @ turned.T + shift)
     np.testing.assert_allclose(matrix[:, :2] @ turned, np.eye(2), atol=1e-9)
     np.testing.assert_allclose(matrix[:, :2] @ shift + matrix[:, 2], 0, atol=1e-8)
 
@@ -72,7 +66,9 @@ def test_a_moved_face_gives_the_same_crop(
 def test_alignment_is_the_least_squares_similarity() -> None:
     for points in load_file(GOLDEN / FSIM)["points"].astype(np.float64):
         rows = [((x, -y, 1, 0), (y, x, 0, 1)) for x, y in points]
-        a, b, right, down = np.linalg.lstsq(np.concatenate(rows), TEMPLATE.ravel(), rcond=None)[0]
+        a, b, right, down = np.linalg.lstsq(np.concatenate(rows), FIVE_POINTS.ravel(), rcond=None)[
+            0
+        ]
         expected = [[a, -b, right], [b, a, down]]
         np.testing.assert_allclose(alignment(points), expected, rtol=1e-9)
 
@@ -161,7 +157,7 @@ def scrfd_outputs(
         anchor = 2 * (row * (CANVAS // stride) + column) + 1  # the second of the cell
         outputs[stride, 1][anchor] = score
         outputs[stride, 4][anchor] = side / 2 / stride
-        offsets = (TEMPLATE / 112 - 0.5) * side
+        offsets = (FIVE_POINTS / 112 - 0.5) * side
         outputs[stride, 10][anchor] = offsets.ravel() / stride
         points.append(np.add(offsets, (column * stride, row * stride)))
     return list(outputs.values()), points

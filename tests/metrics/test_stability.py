@@ -17,7 +17,6 @@ from moda_cli.metrics.stability import (
     Stability,
     StabilityMeter,
     repeated_share,
-    seam_step,
     silence_motion,
     silent_frames,
 )
@@ -29,7 +28,6 @@ SPEECH = read_audio(EXAMPLES / "speech.wav")
 NUM_FRAMES = 75
 Picture = NDArray[np.uint8]
 # A square inside the 320 px frames, between pixels.
-BORDER = np.array([[40, 40], [280, 40], [280, 280], [40, 280]]) - 0.5
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +50,7 @@ def frames() -> list[Picture]:
 
 
 def measure(frames: list[Picture]) -> Stability:
-    follower, meter = FaceFollower(), StabilityMeter(BORDER)
+    follower, meter = FaceFollower(), StabilityMeter()
     for frame in frames:
         meter.add(frame, follower.look(frame))
     return meter.result()
@@ -139,29 +137,6 @@ def test_changing_light_is_flicker(frames: list[Picture], good: Stability) -> No
     assert found.sharpness == pytest.approx(good.sharpness, rel=0.05)
 
 
-def test_a_pasted_square_has_a_seam(frames: list[Picture], good: Stability) -> None:
-    steps = []
-    for offset in (3, 8):
-        pasted = [frame.copy() for frame in frames]
-        for frame in pasted:
-            inside = frame[40:280, 40:280].astype(int) + offset
-            frame[40:280, 40:280] = inside.clip(0, 255)
-        steps.append(measure(pasted).seam)
-    assert good.seam < 0.5
-    assert good.seam + 1 < steps[0] < steps[1]
-
-
-def test_the_seam_is_the_step_in_grey_levels() -> None:
-    ramp = np.tile(np.linspace(60, 120, 200, dtype=np.float32), (200, 1))
-    square = np.array([[50, 50], [150, 50], [150, 150], [50, 150]]) - 0.5
-    assert seam_step(ramp, square) == pytest.approx(0, abs=0.01)
-    ramp[50:150, 50:150] += 10
-    assert seam_step(ramp, square) == pytest.approx(10, abs=0.5)
-    turned = cv2.transform(square[None], cv2.getRotationMatrix2D((99.5, 99.5), 30, 1))[0]
-    assert abs(seam_step(ramp, turned)) < 3
-    assert np.isnan(seam_step(ramp, square + 400))
-
-
 def test_silence_is_where_nobody_speaks() -> None:
     silent = silent_frames(SPEECH, 250)
     energy = (SPEECH[:160000].reshape(250, 640).astype(np.float64) ** 2).mean(axis=1)
@@ -187,5 +162,5 @@ def test_without_a_face_only_the_picture_is_measured() -> None:
         meter.add(rng.integers(0, 255, (80, 100, 3)).astype(np.uint8), None)
     found = meter.result()
     assert found.repeated == 0
-    assert (found.jitter, found.flicker, found.seam, found.sharpness) == (None,) * 4
+    assert (found.jitter, found.flicker, found.sharpness) == (None,) * 3
     assert (found.sharpness_drift, found.structure_drift) == (None, None)

@@ -21,17 +21,15 @@ from moda_cli.media.decode import read_video
 from moda_cli.media.sound import read_audio
 from moda_cli.metrics import face_track
 from moda_cli.metrics.face_track import ShotCounter, link_tracks, longest_track
-from moda_cli.metrics.mfcc import mel_filters, mfcc
-from moda_cli.metrics.networks.s3fd import MEAN_RGB, S3FD, decode, detect_faces, suppress
+from moda_cli.metrics.networks.mfcc import mfcc, mfcc_filters
+from moda_cli.metrics.networks.s3fd import MEAN_RGB, S3FD, decode_boxes, detect_faces, suppress
 from moda_cli.metrics.networks.syncnet import (
     SyncNet,
-    align,
-    align_crops,
     audio_embeddings,
     overlapping_runs,
     video_embeddings,
 )
-from moda_cli.metrics.sync import SyncNetworks, pcm16, sync_score
+from moda_cli.metrics.sync import SyncNetworks, align_crops, align_embeddings, pcm16, sync_score
 from moda_cli.weights.state import load_strict
 from moda_cli.weights.store import require
 
@@ -70,7 +68,7 @@ def test_names_and_shapes_are_the_checkpoints(module: type[nn.Module], table: st
 @pytest.mark.parametrize("path", goldens("eval_mfcc.safetensors"))
 def test_mfcc(path: Path) -> None:
     golden, _ = read(path)
-    assert_near(mel_filters(), golden["filterbank"], 1e-9)
+    assert_near(mfcc_filters(), golden["filterbank"], 1e-9)
     for case in "abc":
         assert_near(mfcc(golden[f"wav_{case}"]), golden[f"mfcc_{case}"], 1e-9)
 
@@ -95,10 +93,9 @@ def test_syncnet(syncnet: SyncNet, path: Path) -> None:
     if len(frames) > count:
         alignment = align_crops(syncnet, frames, samples, len(frames))
     else:
-        alignment = align(torch.from_numpy(golden["video_emb"]), audio[:count])
+        alignment = align_embeddings(torch.from_numpy(golden["video_emb"]), audio[:count])
     assert_near(alignment.distances, golden["dists"])
     assert_near(alignment.distances.mean(axis=0), golden["mean_dist"])
-    assert_near(alignment.frame_confidence, golden["frame_conf"])
     assert alignment.offset == golden["offset"]
     assert_near([alignment.confidence], golden["confidence"])
     assert_near([alignment.min_distance], golden["min_dist"])
@@ -110,10 +107,9 @@ def test_distances_of_stored_embeddings(path: Path) -> None:
     for case in sorted({name[0] for name in golden}):
         one = {name[2:]: tensor for name, tensor in golden.items() if name[0] == case}
         video, audio = torch.from_numpy(one["video"]), torch.from_numpy(one["audio"])
-        alignment = align(video, audio, int(one["vshift"][0]))
+        alignment = align_embeddings(video, audio, int(one["vshift"][0]))
         assert_near(alignment.distances, one["dists"])
         assert_near(alignment.distances.mean(axis=0), one["mean_dist"])
-        assert_near(alignment.frame_confidence, one["frame_conf"])
         assert alignment.offset == one["offset"]
         assert_near([alignment.confidence], one["confidence"])
         assert_near([alignment.min_distance], one["min_dist"])
@@ -125,10 +121,10 @@ def test_sound_that_comes_k_frames_early_has_offset_k(k: int) -> None:
     moments = torch.randn(130, 1024, generator=generator)
     noise = torch.randn(100, 1024, generator=generator)
     video, audio = moments[15:115], moments[15 + k : 115 + k]  # audio_i = video_{i+k}
-    alignment = align(video, audio + 0.5 * noise)
+    alignment = align_embeddings(video, audio + 0.5 * noise)
     assert alignment.offset == k
     assert alignment.confidence > 10
-    assert align(video, noise).confidence < 2
+    assert align_embeddings(video, noise).confidence < 2
 
 
 def test_windows_run_on_across_batches() -> None:
@@ -225,7 +221,7 @@ def test_s3fd(path: Path) -> None:
         assert_near(probabilities[0], golden["prob" + suffix])
         assert_near(anchors, golden["priors"])
     loc = torch.from_numpy(golden["loc_g"])
-    assert_near(decode(loc, torch.from_numpy(golden["priors"])), golden["decoded_g"])
+    assert_near(decode_boxes(loc, torch.from_numpy(golden["priors"])), golden["decoded_g"])
     for percent in (10, 30):
         kept = suppress(golden["nms_boxes"], golden["nms_scores"], percent / 100)
         np.testing.assert_array_equal(kept, golden[f"nms_keep_{percent:03}"])

@@ -21,8 +21,9 @@ from iresnet import IResNet50
 from metric_networks import by_rule, red_detector, to_onnx
 from moda_cli.files import sha256_of
 from moda_cli.media import write_video
-from moda_cli.metrics.fsim import ANCHORS, CANVAS, STRIDES, TEMPLATE
+from moda_cli.metrics.networks.arcface import FIVE_POINTS
 from moda_cli.metrics.networks.i3d import I3D
+from moda_cli.metrics.networks.scrfd import ANCHORS, CANVAS, STRIDES
 from moda_cli.weights import store
 from moda_cli.weights.store import Installed
 
@@ -55,7 +56,7 @@ class TinyScrfd(nn.Module):
         middle = ANCHORS * (10 * 20 + 10)
         outputs[32, 1][middle] = 0.9
         outputs[32, 4][middle] = 5.0
-        offsets = (TEMPLATE / 112 - 0.5) * 320 / 32
+        offsets = (FIVE_POINTS / 112 - 0.5) * 320 / 32
         outputs[32, 10][middle] = torch.from_numpy(offsets.ravel()).float()
         return [tensor * bright for tensor in outputs.values()]
 

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from by_rule import key_table, state_by_rule
 from moda_cli.weights.state import load_strict
+
+GAINS = {"": 1.0, "_g": 2**0.5}  # suffix of a golden's names: gain of the weights (its README)
+TOLERANCE = 1e-4  # of the largest magnitude, as the goldens' README says
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -66,3 +70,16 @@ def red_detector() -> dict[str, Tensor]:
     smaller = math.log(0.6 * 64 / 512) / 0.2
     state["loc.5.bias"][:] = torch.tensor([-0.625, -0.625, smaller, smaller])  # from the corner
     return state
+
+
+def assert_close(value: Tensor, golden: Tensor, tolerance: float = TOLERANCE) -> None:
+    assert value.shape == golden.shape
+    assert (value - golden).abs().max() <= tolerance * golden.abs().max()
+
+
+def outputs_of(module: nn.Module, run: Callable[[], Tensor]) -> Tensor:
+    seen: list[Tensor] = []
+    hook = module.register_forward_hook(lambda _m, _i, out: seen.append(out))
+    run()
+    hook.remove()
+    return torch.cat(seen)

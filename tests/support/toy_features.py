@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from moda_cli.config import MINI, PRESETS, TrainConfig
 from moda_cli.motion import MOTION_DIM, encode
-from moda_cli.train.dataset import Windows, feature_stats, read_index
+from moda_cli.train.dataset import TrainingWindows, feature_stats, read_index
+from moda_cli.train.presets import MINI, PRESETS, TrainConfig
 
 TINY = replace(MINI, hidden_dim=32, num_heads=2, single_stream_depth=1)
 SHORT = replace(
@@ -57,7 +57,7 @@ def write_features(
     return root
 
 
-def windows_of(root: Path, config: TrainConfig) -> Windows:
+def windows_of(root: Path, config: TrainConfig) -> TrainingWindows:
     """The training windows of a folder."""
     clips = read_index(root, "train", config.model.window)
-    return Windows(clips, feature_stats(clips, config.model), config)
+    return TrainingWindows(clips, feature_stats(clips, config.model), config)

@@ -8,12 +8,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
-from moda_cli.config import SyncConfig
 from moda_cli.errors import UsageError, WeightsError
-from moda_cli.train.alse import LIPS, SyncExpert, Tower, expert_loss, gate, sync_loss
-from moda_cli.train.dataset import Windows, feature_stats, read_index, stack
+from moda_cli.train.alse import LIPS, SyncExpert, Tower, expert_loss, gate_loss, sync_loss
+from moda_cli.train.dataset import TrainingWindows, feature_stats, read_index, stack
 from moda_cli.train.loop import train
 from moda_cli.train.objectives import sync_scores
+from moda_cli.train.presets import SyncConfig
 from toy_features import TINY, short, write_features
 
 SMALL = SyncConfig("logmel", 4, 80, hidden_dim=32, embed_dim=16, depth=2)
@@ -59,7 +59,7 @@ def test_losses_in_closed_form() -> None:
 
 def test_the_gate_is_per_sample() -> None:
     loss = torch.tensor([0.1, 0.39, 0.4, 1.2], requires_grad=True)
-    led = gate(loss, 0.4)
+    led = gate_loss(loss, 0.4)
     assert led.tolist() == pytest.approx([0.1, 0.39, 0, 0])
     led.sum().backward()
     assert loss.grad is not None
@@ -71,7 +71,7 @@ def test_in_sync_is_told_from_shifted(features: Path, expert: Path) -> None:
     network = SyncExpert.load(expert)
     stats = feature_stats(read_index(features, "train", 80), TINY)
     config = short(audio_dropout=0.0)
-    windows = Windows(read_index(features, "test", 80), stats, config)
+    windows = TrainingWindows(read_index(features, "test", 80), stats, config)
     batch = stack([windows[number] for number in range(16)])
     motion = stats.denormalise(batch.motion)
     lips, sound = network(motion, batch.audio)

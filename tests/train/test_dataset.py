@@ -14,7 +14,7 @@ from moda_cli.config import NO_EMOTION, ModelConfig
 from moda_cli.errors import InputError
 from moda_cli.motion import SCALE, Stats
 from moda_cli.speech.logmel import window_features
-from moda_cli.train.dataset import Clip, Windows, augment_log_mel, read_index, stack
+from moda_cli.train.dataset import FeatureFile, TrainingWindows, augment_log_mel, read_index, stack
 from moda_cli.train.loop import sample_numbers, train
 from moda_cli.train.parallel import Ranks
 from toy_features import TINY, short, windows_of, write_features
@@ -33,7 +33,7 @@ def test_dropout_rates(features: Path) -> None:
     config = short(audio_dropout=0.5, emotion_dropout=0.1, motion_dropout=0.2, prev_noise=0.0)
     windows = windows_of(features, config)
     labelled = [clip for clip in windows.clips if clip.path.stem in ("c1", "c3")]
-    windows = Windows(labelled, windows.stats, config)
+    windows = TrainingWindows(labelled, windows.stats, config)
     batch = stack([windows[number] for number in range(count)])
     plain, free = batch.emotion == NO_EMOTION, (batch.prev == 0).all(dim=-1)[:, 0]
     for rate, seen in ((0.5, batch.silent), (0.1, plain), (0.2, free)):
@@ -101,7 +101,7 @@ def test_a_window_is_all_that_is_read(tmp_path: Path) -> None:
         return int(status["VmHWM"].split()[0]) // 1024  # MiB
 
     stats = Stats(torch.zeros(70), torch.ones(70), torch.zeros(70), torch.zeros(63))
-    windows = Windows([Clip(path, frames)], stats, short(model=ModelConfig()))
+    windows = TrainingWindows([FeatureFile(path, frames)], stats, short(model=ModelConfig()))
     windows[0]
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak
     before = peak()

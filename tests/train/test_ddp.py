@@ -23,7 +23,7 @@ def interrupt(step: int, _steps: int, _row: object) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("mode", "begun"), [("ddp", 0), ("fsdp", 0), ("fsdp", 5)])
 def test_two_processes_equal_one(tmp_path: Path, mode: str, begun: int) -> None:
-    """Ten fp32 steps on the same batches and noise; 1e-6 by decisions.md 22.
+    """Ten fp32 steps on the same batches and noise; 1e-6 leaves room for sums in another order.
 
     Two processes also go on from the checkpoint that one has left after `begun` steps.
     """

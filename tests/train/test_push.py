@@ -14,8 +14,8 @@ import pytest
 from typer.testing import CliRunner
 
 from moda_cli.cli import app
-from moda_cli.train.hub import model_card
 from moda_cli.train.loop import train
+from moda_cli.train.push import model_card
 from toy_features import short, write_features
 
 ASKED: list[tuple[str, bytes]] = []

@@ -13,9 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from moda_cli.config import TrainConfig
 from moda_cli.errors import UsageError
 from moda_cli.train.loop import train
+from moda_cli.train.presets import TrainConfig
 from toy_features import short, write_features
 
 

@@ -10,9 +10,10 @@ from typer.testing import CliRunner
 
 import moda_cli
 from moda_cli.cli import app
-from moda_cli.config import PRESETS, ModelConfig, SyncConfig
+from moda_cli.config import ModelConfig
 from moda_cli.errors import UsageError
 from moda_cli.generator.mmdit import MMDiT
+from moda_cli.train.presets import PRESETS, SyncConfig
 from moda_cli.train.settings import train_config
 
 CPU = torch.device("cpu")

@@ -18,10 +18,10 @@ from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.generator.blocks import CrossBlock
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.model import MotionGenerator
-from moda_cli.train.dataset import Windows, stack
+from moda_cli.train.dataset import TrainingWindows, stack
 from moda_cli.train.loop import learning_rate, load, train
 from moda_cli.train.losses import clean_motion, flow_loss, noisy_motion
-from moda_cli.train.objectives import MotionObjective, lip_correlation, sample
+from moda_cli.train.objectives import MotionObjective, lip_correlation, sample_motion
 from moda_cli.train.settings import train_config
 from toy_features import TINY, short, windows_of, write_features
 
@@ -235,10 +235,12 @@ def test_eight_clips_are_learnt_by_heart(tmp_path: Path) -> None:
     assert losses[-1] < 0.3 * losses[0]
     model = MotionGenerator.load(tmp_path / "run", CPU)
     windows = windows_of(root, replace(config, motion_dropout=0, prev_noise=0, emotion_dropout=0))
-    batch = stack([Windows([clip], windows.stats, windows.config)[0] for clip in windows.clips])
+    batch = stack(
+        [TrainingWindows([clip], windows.stats, windows.config)[0] for clip in windows.clips]
+    )
     true = model.stats.denormalise(batch.motion)
     scores = [
-        lip_correlation(model.stats.denormalise(sample(model.network, batch, seed)), true)
+        lip_correlation(model.stats.denormalise(sample_motion(model.network, batch, seed)), true)
         for seed in range(4)
     ]
     assert sum(scores) / 4 > 0.95, scores

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-    from moda_cli.evaluate.run import Results
+    from moda_cli.evaluate.results import Results
 
 EXIT_LEFT_OUT = 1  # of a run that measured the others
 
@@ -114,9 +114,9 @@ def evaluate(
     start_logging(quiet, verbose)
     if ray and workers > 1:
         raise UsageError("--workers is for this machine, --ray for others")
+    from moda_cli.evaluate import session
     from moda_cli.evaluate.protocol import Protocol  # torch loads here
-    from moda_cli.evaluate.session import Request, run
-    from moda_cli.metrics.networks.i3d import FvdProtocol
+    from moda_cli.metrics.fvd import FvdProtocol
 
     protocol = Protocol(
         fit=fit,
@@ -127,7 +127,7 @@ def evaluate(
         bootstrap=bootstrap,
         bootstrap_distances=bootstrap_distances,
     )
-    request = Request(
+    request = session.EvalRequest(
         generated=generated,
         reference=reference,
         output=output,
@@ -148,11 +148,11 @@ def evaluate(
     )
     with progress_bar("measuring", "what", shown=not quiet) as draw:
 
-        def on_step(done: int, total: int, what: str) -> None:
+        def on_look(done: int, total: int, what: str) -> None:
             if draw:
                 draw(done - 1, total, what=what)
 
-        results = run(request, on_step)
+        results = session.evaluate(request, on_look)
     for row in results["left_out"]:
         what = f"{row['metric']} of {row['id']}" if row["metric"] else row["id"]
         typer.echo(f"left out: {what} ({row['side']}): {row['reason']}", err=True)
@@ -172,7 +172,7 @@ def _show(results: "Results") -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    from moda_cli.evaluate import tables
+    from moda_cli.evaluate import evaluation, tables
 
     console = Console()
     count = f"{len(results['clips'])} clips" if len(results["clips"]) > 1 else "one clip"
@@ -194,7 +194,7 @@ def _show(results: "Results") -> None:
             table.caption = "above the line: published in the MoDA paper"
             table.caption_justify = "left"
         console.print(table)
-    sides = [side for side in tables.SIDES if results["summary"][side]]
+    sides = [side for side in evaluation.SIDES if results["summary"][side]]
     names = {"generated": results["label"], "reference": "real clips"}
     about = "With 95 % intervals over clips" if len(results["clips"]) > 1 else count
     table = _table(about, [names[side] for side in sides])

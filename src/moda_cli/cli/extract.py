@@ -14,7 +14,7 @@ from moda_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from moda_cli.data.annotations import Cut
-    from moda_cli.extract.run import Summary
+    from moda_cli.extract.extraction import Extracted
 
 
 @app.command()
@@ -86,7 +86,7 @@ def extract(
             hint = "it takes no VIDEOS, --dataset or --annotations, and gives log-mel features"
             raise UsageError("--synthetic makes its own speech", hint=hint)
         from moda_cli.data.synthetic.corpus import make_corpus
-        from moda_cli.extract.records import claim
+        from moda_cli.extract.index import claim
 
         claim(output, {"synthetic_hours": synthetic, "seed": seed})
         make_corpus(output, synthetic, seed, workers)
@@ -131,10 +131,10 @@ def _extract(
     workers: int,
     ray: str | None,
     quiet: bool,
-) -> "Summary":
-    from moda_cli.extract.run import extract, fetch
+) -> "Extracted":
+    from moda_cli.extract.extraction import extract, fetch_components
 
     with download_bars(shown=not quiet) as on_progress:
-        fetch(audio, on_progress)
+        fetch_components(audio, on_progress)
     with progress_bar("extracting", shown=not quiet) as on_job:
         return extract(cuts, output, audio, device, workers, ray, on_job)

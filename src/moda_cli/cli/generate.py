@@ -290,7 +290,7 @@ def generate(
         report["face_score"] = None  # the user gave the points
     passed = True
     if check:
-        from moda_cli.evaluate.face import check_clip
+        from moda_cli.evaluate.check import check_clip
         from moda_cli.media import read_audio
 
         checked = check_clip(result.output, read_audio(audio), min_sync)

@@ -13,8 +13,8 @@ import typer
 
 from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
 from moda_cli.cli.bar import progress_bar
-from moda_cli.config import PRESETS
 from moda_cli.errors import UsageError
+from moda_cli.train.presets import PRESETS
 
 
 @contextmanager
@@ -50,7 +50,7 @@ def train(
     config: Annotated[
         str, typer.Option(help=f"{' '.join(PRESETS)}, or a TOML or JSON file.")
     ] = "moda",
-    overrides: Annotated[
+    set_: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting; can be repeated."),
     ] = None,
@@ -84,7 +84,7 @@ def train(
     start_logging(quiet, verbose)
     from moda_cli.train.settings import train_config
 
-    settings = train_config(config, [*(overrides or []), *([f"alse={alse}"] if alse else [])])
+    settings = train_config(config, [*(set_ or []), *([f"alse={alse}"] if alse else [])])
     if push is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", push):
         raise UsageError(f"--push {push} is no repository", hint="give it as owner/name")
     from moda_cli.train.loop import train  # torch loads here: `moda --help` stays instant
@@ -115,7 +115,7 @@ def train(
         return
     url = None
     if push:
-        from moda_cli.train.hub import push_model
+        from moda_cli.train.push import push_model
 
         url = push_model(output, push)
     if as_json:

@@ -8,7 +8,7 @@ from math import ceil, floor, log10
 WIDTH, LEFT, RIGHT = 340, 80, 22  # pixels
 ROOM = 40  # characters of an axis
 
-Points = Sequence[tuple[float, float]]
+Line = Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def bars(counts: Sequence[tuple[int, int]], unit: str, about: str) -> str:
     return _svg(parts, height, about)
 
 
-def lines(clips: Sequence[Points], mean: Points, unit: str, about: str) -> str:
+def lines(clips: Sequence[Line], mean: Line, unit: str, about: str) -> str:
     """Thin lines for clips and a thick one for their mean, over seconds."""
     height = 200
     values = [v for points in (*clips, mean) for _, v in points]
@@ -128,7 +128,7 @@ def lines(clips: Sequence[Points], mean: Points, unit: str, about: str) -> str:
     return _svg(parts, height, about)
 
 
-def _path(points: Points, x: Scale, y: Scale, kind: str) -> str:
+def _path(points: Line, x: Scale, y: Scale, kind: str) -> str:
     if len(points) == 1:
         ((time, value),) = points
         return f'<circle class="{kind}" cx="{x(time):.1f}" cy="{y(value):.1f}" r="2.5"/>'

@@ -13,7 +13,7 @@ from moda_cli.data import annotations, splits
 from moda_cli.data.splits import Entry, Split
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
-from moda_cli.evaluate.clips import WHOLE, Clip, Window, open_reference
+from moda_cli.evaluate.prepared import WHOLE, ClipWindow, PreparedClip, open_reference
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.face.search import find_faces, why_none
 from moda_cli.files import sha256_of
@@ -39,7 +39,7 @@ class Pair:
     id: str
     generated: Path
     reference: Path | None = None
-    window: Window = WHOLE
+    window: ClipWindow = WHOLE
     portrait: Path | None = None  # None: the reference's first frame
     timing: Timing | None = None
 
@@ -170,12 +170,12 @@ def find_clip(root: Path, split: Split, clip_id: str) -> Path | None:
 
 def usable_reference(
     path: Path | None, entry: Entry, protocol: Protocol, cache: Cache
-) -> tuple[Clip | None, str]:
+) -> tuple[PreparedClip | None, str]:
     """A split's real clip, ready to be compared, or why it cannot be used."""
     if path is None:
         return None, "there is no such clip"
     try:
-        clip = open_reference(path, Window(entry.first_frame, entry.frames), protocol, cache)
+        clip = open_reference(path, ClipWindow(entry.first_frame, entry.frames), protocol, cache)
         clip.wave()
         cache.keep(content_key(usable=clip.key), lambda: _checked(clip))
     except InputError as error:
@@ -183,7 +183,7 @@ def usable_reference(
     return clip, ""
 
 
-def _checked(clip: Clip) -> dict[str, Any]:
+def _checked(clip: PreparedClip) -> dict[str, Any]:
     shot_of = ShotCounter()
     if any(shot_of(frame) for frame in clip):
         raise InputError("there is a cut inside the window")
@@ -223,7 +223,7 @@ def from_split(
     made = videos(generated)
     pairs, left_out = [], []
     for entry in used:
-        window = Window(entry.first_frame, entry.frames)
+        window = ClipWindow(entry.first_frame, entry.frames)
         if entry.id in made:
             path = find_clip(root, split, entry.id)
             pairs.append(Pair(entry.id, made[entry.id], path, window))

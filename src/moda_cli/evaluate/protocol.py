@@ -4,13 +4,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from moda_cli.config import FPS, SAMPLE_RATE
-from moda_cli.metrics.networks.i3d import FvdProtocol
+from moda_cli.metrics.fvd import FvdNetwork, FvdProtocol
 
 SIDE = 512  # pixels, of every measured frame
 PREPARATION = 2  # changes when the same file would be prepared otherwise
 
 Fit = Literal["centre", "stretch"]
-FvdNetwork = Literal["i3d_torchscript", "i3d"]
 
 
 @dataclass(frozen=True, slots=True)

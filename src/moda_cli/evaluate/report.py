@@ -13,12 +13,12 @@ from urllib.parse import quote
 import numpy as np
 
 from moda_cli.evaluate import charts
-from moda_cli.evaluate.scores import COLUMNS, PAPER, Column
+from moda_cli.evaluate.columns import COLUMNS, PAPER, Column
+from moda_cli.evaluate.results import Results
 from moda_cli.evaluate.tables import (
     ARROWS,
-    Results,
+    cell_interval,
     dataset_title,
-    interval,
     number,
     other_columns,
     paper_columns,
@@ -82,7 +82,7 @@ def _cell(column: Column, cell: dict[str, Any] | None) -> str:
     count = f"{cell['clips']} clips"
     if "samples" in cell:
         count += f", {cell['samples']} samples"
-    bounds = interval(column, cell)
+    bounds = cell_interval(column, cell)
     small = f"<small>{bounds[0]} to {bounds[1]}</small>" if bounds else ""
     return f'<td title="{count}"><b>{text}</b>{small}</td>'
 

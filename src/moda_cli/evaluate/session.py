@@ -11,19 +11,20 @@ import torch
 from moda_cli.data import splits
 from moda_cli.device import forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.errors import InputError, UsageError
-from moda_cli.evaluate import generate, inputs, report, tables
+from moda_cli.evaluate import inputs, report, tables, timing
 from moda_cli.evaluate.cache import Cache
+from moda_cli.evaluate.catalogue import Selection, select_metrics
+from moda_cli.evaluate.evaluation import Evaluation, OnLook
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Timing
-from moda_cli.evaluate.looks import look_ahead
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.evaluate.run import Evaluation, OnStep, Results, evaluate
-from moda_cli.evaluate.scores import Choice, choose
+from moda_cli.evaluate.results import Results, results_of
+from moda_cli.evaluate.workers import fill_cache
 from moda_cli.files import atomic_write
 from moda_cli.pipeline import Pipeline
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class EvalRequest:
     """What is to be measured, and where the results go."""
 
     generated: Path  # a folder of clips, or a batch's report.jsonl
@@ -55,10 +56,10 @@ class Request:
         return self.output or self.source.with_name(f"{self.source.name}-eval")
 
 
-def run(request: Request, on_step: OnStep | None = None) -> Results:
+def evaluate(request: EvalRequest, on_look: OnLook | None = None) -> Results:
     """The results, also written to the request's folder: JSON, CSV, LaTeX, HTML, manifest.
 
-    on_step(done, of, what) follows. Raises UsageError for options that do not fit, InputError where
+    on_look(done, of, what) follows. Raises UsageError for options that do not fit, InputError where
     nothing can be measured, WeightsError where a metric asked for by name lacks its weights.
     """
     if request.generate and (request.split is None or request.generated.suffix == ".jsonl"):
@@ -66,7 +67,7 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
     here = "cpu" if request.ray and not request.generate else request.device
     device = resolve_device(here)
     forbid_tf32()
-    choice = choose(request.metrics, request.protocol)
+    selection = select_metrics(request.metrics, request.protocol)
     folder = request.folder
     inputs.check_folders(request.generated, request.reference, made=not request.generate)
     try:
@@ -74,27 +75,29 @@ def run(request: Request, on_step: OnStep | None = None) -> Results:
     except OSError as error:
         raise UsageError(f"cannot write {folder}: {error.strerror}") from None
     cache = Cache(folder / "cache")
-    given, generation = _inputs(request, device, cache, on_step)
-    choice, reasons = applicable(choice, given, bool(request.metrics))
+    given, generation = _inputs(request, device, cache, on_look)
+    selection, reasons = applicable(selection, given, bool(request.metrics))
     evaluation = Evaluation(
-        given, choice, request.protocol, cache, device, request.reference_row, on_step
+        given, selection, request.protocol, cache, device, request.reference_row, on_look
     )
     devices: list[str] = []
-    if choice.metrics and (request.ray or (request.workers > 1 and len(given.pairs) > 1)):
+    if selection.metrics and (request.ray or (request.workers > 1 and len(given.pairs) > 1)):
         where = request.device if request.ray else str(device)
-        evaluation.crashed, devices = look_ahead(evaluation, request.workers, request.ray, where)
-    results = evaluate(evaluation, request.label or request.source.name, reasons)
+        evaluation.crashed, devices = fill_cache(evaluation, request.workers, request.ray, where)
+    results = results_of(evaluation, request.label or request.source.name, reasons)
     if not results["clips"]:
         first = evaluation.left_out[0]
         raise InputError(f"no clip can be measured; {first.id}: {first.reason}")
     results["generation"] = generation
     if devices:
         results["device"] = ", ".join(devices)
-    write(results, given, folder)
+    write_results(results, given, folder)
     return results
 
 
-def applicable(choice: Choice, given: Inputs, named: bool) -> tuple[Choice, dict[str, str]]:
+def applicable(
+    selection: Selection, given: Inputs, named: bool
+) -> tuple[Selection, dict[str, str]]:
     """The metrics that these inputs allow, and why the others are not measured.
 
     Raises UsageError for one that was asked for by name.
@@ -102,7 +105,7 @@ def applicable(choice: Choice, given: Inputs, named: bool) -> tuple[Choice, dict
     compared = any(pair.reference for pair in given.pairs)
     pictured = compared or any(pair.portrait for pair in given.pairs)
     reasons = {}
-    for metric in choice.metrics:
+    for metric in selection.metrics:
         if metric.distance and not compared:
             reasons[metric.name] = "it compares with real clips: give --reference"
         elif metric.pictured and not pictured:
@@ -110,12 +113,12 @@ def applicable(choice: Choice, given: Inputs, named: bool) -> tuple[Choice, dict
     if named and reasons:
         name, reason = next(iter(reasons.items()))
         raise UsageError(f"{name} cannot be measured: {reason}")
-    kept = [metric for metric in choice.metrics if metric.name not in reasons]
-    return replace(choice, metrics=kept), reasons
+    kept = [metric for metric in selection.metrics if metric.name not in reasons]
+    return replace(selection, metrics=kept), reasons
 
 
 def _inputs(
-    request: Request, device: torch.device, cache: Cache, on_step: OnStep | None
+    request: EvalRequest, device: torch.device, cache: Cache, on_look: OnLook | None
 ) -> tuple[Inputs, dict[str, Any] | None]:
     """What is to be compared, made first where that is asked for, and how it was made."""
     protocol, split, root = request.protocol, request.split, request.reference
@@ -125,26 +128,26 @@ def _inputs(
     if request.generate and split and root:
         pipeline = Pipeline.load(request.model, request.device, request.renderer, request.dtype)
         if split == "wild":
-            jobs = generate.case_jobs(splits.wild_cases(root))
+            jobs = timing.case_jobs(splits.wild_cases(root))
         else:
             chosen = inputs.resolve_split(split, request.annotations)
             place = request.folder / "inputs"
-            jobs = generate.materials(chosen, root, place, protocol, cache)
+            jobs = timing.materials(chosen, root, place, protocol, cache)
         generation = {
-            **generate.described(pipeline, request.seed),
+            **timing.described(pipeline, request.seed),
             "dtype": str(resolve_dtype(request.dtype, device)).removeprefix("torch."),
             "device": str(device),
         }
-        timings, failed = generate.generate_all(
-            jobs, request.generated, pipeline, device, request.seed, generation, on_step
+        timings, failed = timing.generate_all(
+            jobs, request.generated, pipeline, device, request.seed, generation, on_look
         )
     given = inputs.gather(request.generated, root, split, request.annotations, protocol, cache)
     if generation:
-        given = generate.with_timings(given, timings, failed)
+        given = timing.with_timings(given, timings, failed)
     return given, generation
 
 
-def write(results: Results, given: Inputs, folder: Path) -> None:
+def write_results(results: Results, given: Inputs, folder: Path) -> None:
     """Everything but the cache, each file whole or not at all."""
     texts = {
         "results.json": json.dumps(results, indent=1, allow_nan=False) + "\n",

@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from moda_cli.data.splits import TITLES
-from moda_cli.evaluate.scores import COLUMNS, PAPER, Column
+from moda_cli.evaluate.columns import COLUMNS, PAPER, Column
+from moda_cli.evaluate.evaluation import SIDES
+from moda_cli.evaluate.results import Results
 
 PUBLISHED = Path(__file__).parents[1] / "assets" / "published.json"
-SIDES = ("generated", "reference")
 ARROWS = {"low": "↓", "high": "↑", "": ""}
-
-Results = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A line of the paper's table."""
 
     name: str
@@ -35,7 +34,7 @@ def number(column: Column, value: float) -> str:
     return f"{value:z.{column.digits}f}"  # z: no -0.0
 
 
-def interval(column: Column, cell: dict[str, Any]) -> tuple[str, str] | None:
+def cell_interval(column: Column, cell: dict[str, Any]) -> tuple[str, str] | None:
     """The 95 % interval of a measured value. A published one has none, nor has that of one clip."""
     if cell.get("low") is None or cell["clips"] < 2:
         return None
@@ -45,11 +44,11 @@ def interval(column: Column, cell: dict[str, Any]) -> tuple[str, str] | None:
 def with_interval(column: Column, cell: dict[str, Any]) -> str:
     """A value and, where there is one, its 95 % interval."""
     text = number(column, cell["value"])
-    bounds = interval(column, cell)
+    bounds = cell_interval(column, cell)
     return f"{text} [{bounds[0]}, {bounds[1]}]" if bounds else text
 
 
-def paper_rows(results: Results) -> list[Row]:
+def paper_rows(results: Results) -> list[TableRow]:
     """The published rows of the same data set, as far as their columns were measured; then ours."""
     shown = [column.key for column in paper_columns(results)]
     rows = []
@@ -57,12 +56,12 @@ def paper_rows(results: Results) -> list[Row]:
         if row["dataset"] == results["dataset"]:
             cells = {key: {"value": row[key]} for key in shown if key in row}
             if cells:
-                rows.append(Row(f"{row['method']} (paper)", cells))
+                rows.append(TableRow(f"{row['method']} (paper)", cells))
     for side, name in (("reference", "real clips"), ("generated", results["label"])):
         summary = results["summary"][side]
         cells = {key: summary[key] for key in shown if key in summary}
         if cells:
-            rows.append(Row(name, cells, measured=True))
+            rows.append(TableRow(name, cells, measured=True))
     return rows
 
 
@@ -161,7 +160,7 @@ def _latex_cell(column: Column, cell: dict[str, Any] | None) -> str:
     if cell is None:
         return "--"
     text = number(column, cell["value"])
-    if bounds := interval(column, cell):
+    if bounds := cell_interval(column, cell):
         text += rf" {{\scriptsize [{bounds[0]}, {bounds[1]}]}}"
     return text.replace("-", "$-$")
 

@@ -35,15 +35,12 @@ def work_here(prepare: Prepare, device: str, threads: int, task: Any) -> tuple[s
         return "broken", {"error": broken(error), **place}
 
 
-def execute(
-    tasks: Sequence[Any], prepare: Prepare, address: str, device: str, limit: int | None = None
-) -> Generator[Event]:
+def execute(tasks: Sequence[Any], prepare: Prepare, address: str, device: str) -> Generator[Event]:
     """Do every task on the cluster at `address`; yield what happens as it does.
 
-    At most `limit` at once, by default as many as the cluster has GPUs (or CPUs, where the device
-    is one). A task that takes its process down is tried once more; one whose node is lost is
-    not to blame and runs elsewhere, up to NODES times. Raises UsageError where Ray or the cluster
-    is not there.
+    As many at once as the cluster has GPUs (or CPUs, where the device is one). A task that takes
+    its process down is tried once more; one whose node is lost is not to blame and runs elsewhere,
+    up to NODES times. Raises UsageError where Ray or the cluster is not there.
     """
     ray = connect(address)
     on_gpu = device.startswith("cuda") or (device == "auto" and "GPU" in ray.cluster_resources())
@@ -54,7 +51,7 @@ def execute(
     running: dict[Any, int] = {}
     try:
         while waiting or running:
-            room = int(limit or max(1, ray.cluster_resources().get(resource, 0)))
+            room = max(1, int(ray.cluster_resources().get(resource, 0)))
             while waiting and len(running) < room:
                 task = waiting.popleft()
                 yield Event("started", task, "ray")

@@ -1,4 +1,4 @@
-"""Whether a talking head holds still where it should: jitter, flicker, seam, drift, silence."""
+"""Whether a talking head holds still where it should: jitter, flicker, drift, silence."""
 
 from dataclasses import dataclass
 from typing import TypeVar
@@ -28,8 +28,6 @@ SILENT_LEVEL = 0.18  # of the level of loud speech: the power is 30 dB below
 QUIET = 1.0  # level of a hiss 60 dB below full scale; a wave below it is silent throughout
 SILENT_MARGIN = 5  # frames beside speech in which a mouth may move
 LEAST_SILENCE = 10  # frames
-SEAM_HALF, SEAM_BESIDE = 1.5, (-9.0, -6.0, 6.0, 9.0)  # pixels
-SEAM_PIECE = 16  # pixels of border averaged: a seam keeps its sign along them, texture does not
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,6 @@ class Stability:
     jitter: float | None
     flicker: float | None
     repeated: float | None
-    seam: float | None
     sharpness: float | None
     sharpness_drift: float | None
     structure_drift: float | None
@@ -48,15 +45,12 @@ class Stability:
 class StabilityMeter:
     """Measures frame by frame, keeping numbers and two small pictures."""
 
-    def __init__(self, border: Points | None = None) -> None:
-        """border: (4, 2) corners in pixels of what was pasted into the frames, in order."""
-        self._border = border
+    def __init__(self) -> None:
         self._small: list[Plane] = []  # the last three
         self._points: list[Points] = []  # (3, 2) in IOD of the shot's first face
         self._shots: list[int] = []
         self._changes: list[float] = []
         self._flickers: list[float] = []
-        self._seams: list[float] = []
         self._sharp: list[tuple[int, float]] = []  # shot, value
         self._structures: list[tuple[int, Plane]] = []
         self._iod = 1.0
@@ -69,8 +63,6 @@ class StabilityMeter:
         self._small = [*self._small[-2:], np.asarray(small, np.float32)]
         if len(self._small) > 1:
             self._changes.append(float(np.abs(self._small[-1] - self._small[-2]).mean()))
-        if self._border is not None:
-            self._seams.append(seam_step(gray, self._border))
         if view is not None:
             self._add_face(gray, view, scale)
         self._shots.append(-1 if view is None else view.shot)
@@ -93,9 +85,9 @@ class StabilityMeter:
         """The measures of the frames so far.
 
         jitter: mean length of the second difference of pupils and nose, IOD a frame squared.
-        flicker: mean difference of a frame from the mean of its neighbours outside the head.
+        flicker: mean difference of a frame from the mean of its neighbours outside the head, in
+        grey levels.
         repeated: share of frames that show the one before again.
-        seam: how much steeper the picture is across the border than beside it. Both grey levels.
         sharpness: of brows, eyes and nose, finest detail as a share of coarser; 0 is blurred.
         sharpness_drift: change of it from the first fifth to the last, as a share.
         structure_drift: how much less like the first fifth's faces the last is than the second.
@@ -106,7 +98,6 @@ class StabilityMeter:
             jitter=self._jitter(),
             flicker=mean(self._flickers),
             repeated=repeated_share(np.array(self._changes)),
-            seam=mean(self._seams),
             sharpness=mean(sharp),
             sharpness_drift=sharpness_drift(sharp),
             structure_drift=structure_drift(longest_shot(self._structures)),
@@ -211,38 +202,6 @@ def repeated_share(changes: Curve) -> float | None:
         np.pad(changes, half, mode="reflect"), 2 * half + 1
     )
     return float((changes < REPEATED * np.percentile(around, 75, axis=1)).mean())
-
-
-def seam_step(gray: Plane, border: Points) -> float:
-    """Excess grey step across a closed border (4, 2) in a frame (H, W) over that just beside it.
-
-    nan where none of the border is inside the frame.
-    """
-    steps: list[NDArray[np.float64]] = []
-    middle = border.mean(axis=0)
-    height, width = gray.shape
-    for start, end in zip(border, np.roll(border, -1, axis=0), strict=True):
-        length = float(np.linalg.norm(end - start))
-        along = (end - start) / max(length, 1e-6)
-        out = np.array([along[1], -along[0]])
-        out = out if out @ (start - middle) > 0 else -out
-        reach = SEAM_BESIDE[-1] + SEAM_HALF
-        at = np.arange(reach, length - reach)
-        at = at[: len(at) // SEAM_PIECE * SEAM_PIECE]
-        if not len(at):
-            continue
-        points = start + at[:, None] * along
-        offsets = np.array([0.0, *SEAM_BESIDE])
-        sides = offsets[:, None] + (SEAM_HALF, -SEAM_HALF)  # (5, 2)
-        where = (points + sides[..., None, None] * out).astype(np.float32)  # (5, 2, n, 2)
-        flat = where.reshape(10, -1, 2)
-        grey = cv2.remap(gray, flat[..., 0], flat[..., 1], cv2.INTER_LINEAR)
-        inside = (flat >= 0).all(axis=(0, 2)) & (flat <= (width - 1, height - 1)).all(axis=(0, 2))
-        step = np.diff(np.asarray(grey, np.float64).reshape(5, 2, -1), axis=1)[:, 0]
-        pieces = step.reshape(5, -1, SEAM_PIECE).mean(axis=2)
-        steps.append(np.abs(pieces[:, inside.reshape(-1, SEAM_PIECE).all(axis=1)]))
-    found = np.concatenate(steps, axis=1) if steps else np.zeros((5, 0))
-    return float((found[0] - found[1:].mean(axis=0)).mean()) if found.size else float("nan")
 
 
 def silent_frames(wave: Wave, num_frames: int) -> NDArray[np.bool_]:

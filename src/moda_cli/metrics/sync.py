@@ -1,4 +1,8 @@
-"""Sync-C and Sync-D of a clip: find the face, follow it, compare it with the sound."""
+"""Sync-C and Sync-D of a clip: find the face, follow it, compare it with the sound.
+
+As SyncNet's released code (joonson/syncnet_python) does, including its habit of comparing windows
+at the ends of a clip with zero vectors.
+"""
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,10 +23,11 @@ from moda_cli.metrics.face_track import (
     longest_track,
 )
 from moda_cli.metrics.networks.s3fd import S3FD, detect_faces
-from moda_cli.metrics.networks.syncnet import Alignment, SyncNet, align_crops
+from moda_cli.metrics.networks.syncnet import WINDOW, SyncNet, audio_embeddings, video_embeddings
 from moda_cli.weights.state import load_strict
 
-DETECTION_BATCH = 16
+DETECTION_BATCH = 16  # frames
+MAX_SHIFT = 15  # frames that the sound is tried early and late
 
 Frames = Iterable[NDArray[np.uint8]]
 
@@ -54,6 +59,50 @@ class SyncNetworks:
         networks.detector.eval().to(device)
         networks.syncnet.eval().to(device)
         return networks
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Distances between video and sound over the tried shifts, and what follows from them."""
+
+    distances: NDArray[np.float64]  # (n, 2 max_shift + 1)
+    offset: int  # frames; positive when video frame i belongs to the sound of frame i - offset
+    confidence: float  # Sync-C: median of the mean distances less their minimum
+    min_distance: float  # Sync-D
+
+
+def align_embeddings(video: Tensor, audio: Tensor, max_shift: int = MAX_SHIFT) -> Alignment:
+    """Compare embeddings (n, D) of windows that begin at the same times.
+
+    Outside the clip the sound's embedding is zero and counts, as released: short clips have other
+    medians than long ones, so only equal cuts compare.
+    """
+    count = len(video)
+    padded = torch.nn.functional.pad(audio, (0, 0, max_shift, max_shift))
+    shifts = range(2 * max_shift + 1)
+    gaps = [torch.norm(video - padded[k : k + count] + 1e-6, dim=1) for k in shifts]
+    distances = torch.stack(gaps, dim=1).double().numpy()
+    means = distances.mean(axis=0)
+    best, median = int(means.argmin()), float(np.median(means))
+    return Alignment(
+        distances,
+        offset=max_shift - best,
+        confidence=median - float(means[best]),
+        min_distance=float(means[best]),
+    )
+
+
+def align_crops(
+    network: SyncNet, crops: Iterable[NDArray[np.uint8]], samples: NDArray[np.int16], length: int
+) -> Alignment:
+    """Compare `length` face crops at 25 fps with the 16 kHz wave that begins with them.
+
+    As released the last whole window is left out: N frames give N - 5 windows.
+    """
+    num_frames = min(length, len(samples) // SAMPLES_PER_FRAME)
+    windows = num_frames - WINDOW
+    video = video_embeddings(network, islice(crops, num_frames - 1))
+    return align_embeddings(video, audio_embeddings(network, samples)[:windows])
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ import numpy as np
 
 from moda_cli.errors import InputError
 from moda_cli.face.detect import FaceDetector
-from moda_cli.face.landmarks import Points
 from moda_cli.media import probe_video, read_audio, read_video
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
@@ -32,7 +31,6 @@ class Measures:
     jitter: float | None  # second difference of eyes and nose, IOD
     flicker: float | None  # difference from the neighbouring frames outside the head, grey levels
     repeated: float | None  # share of frames that show the one before again
-    seam: float | None  # excess step across the border of what was pasted in, grey levels
     sharpness: float | None  # finest detail of the face as a share of coarser
     sharpness_drift: float | None  # its change from the first fifth to the last, as a share
     structure_drift: float | None  # likeness to the first face lost by the last fifth
@@ -44,18 +42,17 @@ def measure_video(
     wave: Wave | None = None,
     *,
     detector: FaceDetector | None = None,
-    border: Points | None = None,
 ) -> Measures:
     """The measures of a video file, or of frames (H, W, 3) at 25 fps, in one pass.
 
     wave: 16 kHz sound that starts with frame 0; of a file its own by default. detector: measures
-    the lips more exactly. border: (4, 2) corners in pixels, in order, of what was pasted in.
+    the lips more exactly.
     Raises InputError for a file that cannot be read or a video without frames.
     """
     frames = read_video(video) if isinstance(video, Path) else video
     if wave is None and isinstance(video, Path) and probe_video(video).has_sound:
         wave = read_audio(video)
-    follower, mouth, meter = FaceFollower(detector), MouthTracker(detector), StabilityMeter(border)
+    follower, mouth, meter = FaceFollower(detector), MouthTracker(detector), StabilityMeter()
     for frame in frames:
         view = follower.look(frame)
         mouth.add(frame, view)
@@ -91,7 +88,6 @@ def measure_video(
         "jitter": "no face was followed",
         "flicker": "the head fills the picture, or no face was followed",
         "repeated": "the video is shorter than a second",
-        "seam": "no border was given" if border is None else "the border is outside the picture",
         "sharpness": "no face was followed",
         "sharpness_drift": "the face was not followed for 2 s",
         "structure_drift": "the face was not followed for 2 s",
@@ -107,7 +103,6 @@ def measure_video(
         found.jitter,
         found.flicker,
         found.repeated,
-        found.seam,
         found.sharpness,
         found.sharpness_drift,
         found.structure_drift,

@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moda_cli.config import SyncConfig
 from moda_cli.errors import WeightsError
 from moda_cli.motion import EPS, LIP_KEYPOINTS, Stats
+from moda_cli.train.presets import SyncConfig
 from moda_cli.weights.state import load_strict
 
 KERNEL = 5  # frames
@@ -103,7 +103,7 @@ def sync_loss(lips: Tensor, sound: Tensor) -> Tensor:
     return (1 - (lips * sound).sum(dim=-1)).mean(dim=-1)
 
 
-def gate(loss: Tensor, threshold: float) -> Tensor:
+def gate_loss(loss: Tensor, threshold: float) -> Tensor:
     """lambda_sync L_ALSE (Eq. 7): the loss (B,) where it is below the threshold, else 0.
 
     The gate is taken per sample, so that it does not depend on how a batch is spread over

@@ -16,11 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from moda_cli.config import NO_EMOTION, ModelConfig, SyncConfig, TrainConfig
+from moda_cli.config import NO_EMOTION, ModelConfig
 from moda_cli.data.feature_files import read_listing
 from moda_cli.errors import InputError
 from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
 from moda_cli.speech.logmel import LEVEL_CONTEXT, window_features
+from moda_cli.train.presets import SyncConfig, TrainConfig
 
 HOPS_PER_S = 100
 REVERB_TAPS = 40
@@ -30,7 +31,7 @@ DEPTH = 66  # translation z, which the release holds at 0
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Windows of N frames and what is drawn at random for them; motion is normalised."""
+    """TrainingWindows of N frames and what is drawn at random for them; motion is normalised."""
 
     motion: Tensor  # (B, N, 70)
     prev: Tensor  # (B, 1, 70) the frame before; at a clip's start its own first frame
@@ -59,7 +60,7 @@ def stack(samples: Sequence[Batch]) -> Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Clip:
+class FeatureFile:
     """A feature file: motion (T, 70), kp (63), audio (T, layers, channels), emotion (8)."""
 
     path: Path
@@ -79,7 +80,7 @@ def opened(path: Path) -> Iterator[Any]:
         ) from None
 
 
-def read_index(root: Path, split: str, window: int) -> list[Clip]:
+def read_index(root: Path, split: str, window: int) -> list[FeatureFile]:
     """The clips of a split that hold at least one window, in the order of `index.jsonl`.
 
     Raises InputError for a folder without an index or without such clips.
@@ -92,7 +93,7 @@ def read_index(root: Path, split: str, window: int) -> list[Clip]:
         rows = read_listing(index)
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
         clips = [
-            Clip(
+            FeatureFile(
                 root / f"{row['clip']}.safetensors",
                 row["frames"],
                 row.get("options", {}).get("audio"),
@@ -111,7 +112,10 @@ def read_index(root: Path, split: str, window: int) -> list[Clip]:
 
 
 def at_mean_size(motion: Tensor, first: Tensor, mean_scale: Tensor) -> Tensor:
-    """Motion (T, 70) as if its clip's first frame (70) had the mean scale (moda-release.md 2.1)."""
+    """Motion (T, 70) as if its clip's first frame (70) had the mean scale.
+
+    So the release brings a source portrait to the size its statistics are of.
+    """
     motion = motion.clone()
     motion[:, DEPTH] = 0
     motion[:, SIZED] /= (first[SCALE] + EPS) / (mean_scale + EPS)
@@ -123,7 +127,7 @@ def is_sized(model: ModelConfig | SyncConfig) -> bool:
     return isinstance(model, ModelConfig) and model.source == "extracted"
 
 
-def feature_stats(clips: Sequence[Clip], model: ModelConfig | SyncConfig) -> Stats:
+def feature_stats(clips: Sequence[FeatureFile], model: ModelConfig | SyncConfig) -> Stats:
     """Statistics of the training clips; neutral and identity are the first one's first frame.
 
     The mean scale is that of the motion as it is, all else that of the motion at mean size.
@@ -152,20 +156,20 @@ def feature_stats(clips: Sequence[Clip], model: ModelConfig | SyncConfig) -> Sta
     return Stats(mean.float(), std.float(), neutral.float(), identity.float())
 
 
-class Windows(torch.utils.data.Dataset[Batch]):
+class TrainingWindows(torch.utils.data.Dataset[Batch]):
     """Sample `number` of a run: a window of one of the clips and the noise it is trained with.
 
     A clip's chance is proportional to its length; one window in six starts where its clip does.
     Conditions are dropped independently, at the rates of `config`.
     """
 
-    def __init__(self, clips: Sequence[Clip], stats: Stats, config: TrainConfig) -> None:
+    def __init__(self, clips: Sequence[FeatureFile], stats: Stats, config: TrainConfig) -> None:
         self.clips, self.stats, self.config = clips, stats, config
         self.ends = torch.tensor([clip.frames for clip in clips]).cumsum(0)
 
     @property
     def in_one_pass(self) -> int:
-        """Windows that lie side by side in the clips: an epoch."""
+        """TrainingWindows that lie side by side in the clips: an epoch."""
         return sum(clip.frames // self.config.model.window for clip in self.clips)
 
     def __getitem__(self, number: int) -> Batch:
@@ -200,7 +204,9 @@ class Windows(torch.utils.data.Dataset[Batch]):
             sigma=sigma,
         )
 
-    def _read(self, clip: Clip, start: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+    def _read(
+        self, clip: FeatureFile, start: int, generator: torch.Generator
+    ) -> tuple[Tensor, ...]:
         """Motion with the frame before, audio (N, layers, channels), emotion (8), identity (63)."""
         model = self.config.model
         end = start + model.window
@@ -228,7 +234,7 @@ def _seed(seed: int, number: int) -> int:
     return int.from_bytes(digest)
 
 
-def check_features(clip: Clip, model: ModelConfig | SyncConfig) -> None:
+def check_features(clip: FeatureFile, model: ModelConfig | SyncConfig) -> None:
     """Raises InputError for features of another kind than the model hears."""
     with opened(clip.path) as file:
         found = file.get_slice("audio").get_shape()[1:]

@@ -15,21 +15,33 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from moda_cli.config import TrainConfig
 from moda_cli.device import usable_cores
 from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.files import sha256_of
 from moda_cli.media.pictures import write_image
 from moda_cli.motion import Stats
 from moda_cli.train import checkpoint
-from moda_cli.train.dataset import Batch, Windows, check_features, feature_stats, read_index, stack
-from moda_cli.train.journal import Journal, tensorboard_writer
-from moda_cli.train.objectives import MotionObjective, SyncObjective, load_expert, objective_of
+from moda_cli.train.dataset import (
+    Batch,
+    TrainingWindows,
+    check_features,
+    feature_stats,
+    read_index,
+    stack,
+)
+from moda_cli.train.log import RunLog, tensorboard_writer
+from moda_cli.train.objectives import (
+    MotionObjective,
+    Scores,
+    SyncObjective,
+    load_expert,
+    objective_of,
+)
+from moda_cli.train.optimiser import State
 from moda_cli.train.parallel import Ranks, join_ranks, reducing, spread
-from moda_cli.train.state import State
+from moda_cli.train.presets import TrainConfig
 
-Row = dict[str, float]
-OnStep = Callable[[int, int, Row], None]  # (step, of steps, what was just logged if anything)
+OnStep = Callable[[int, int, Scores], None]  # (step, of steps, what was just logged if anything)
 Origin = dict[str, Any]  # what must be the same for a run to go on
 
 VALIDATION_SEED = 1
@@ -80,11 +92,11 @@ def train(
             config, seed=VALIDATION_SEED, audio_dropout=0, emotion_dropout=0, motion_dropout=0,
             prev_noise=0, augment=False,
         )  # fmt: skip
-        samples = Windows(held_out, stats, validation)
+        samples = TrainingWindows(held_out, stats, validation)
         judged = stack([samples[number] for number in range(config.validate_windows)])
-        journal = Journal(run, trainer.state.step, board) if ranks.main else None
-        with closing(journal) if journal else nullcontext():
-            trainer.fit(Windows(clips, stats, config), judged, workers, journal, on_step)
+        log = RunLog(run, trainer.state.step, board) if ranks.main else None
+        with closing(log) if log else nullcontext():
+            trainer.fit(TrainingWindows(clips, stats, config), judged, workers, log, on_step)
 
 
 class Trainer:
@@ -109,10 +121,10 @@ class Trainer:
 
     def fit(
         self,
-        windows: Windows,
+        windows: TrainingWindows,
         held_out: Batch,
         workers: int,
-        journal: Journal | None,
+        log: RunLog | None,
         on_step: OnStep | None,
     ) -> None:
         """Train to the last step. held_out: what averaged weights are measured on."""
@@ -126,15 +138,15 @@ class Trainer:
             self.recent.append(self._step(batches, rate))
             judging = state.step % config.validate_every == 0 or state.step == steps
             keeping = judging or state.step % config.checkpoint_every == 0
-            row: Row = {}
+            row: Scores = {}
             if keeping or state.step % config.log_every == 0:
                 row = {"step": state.step, **self._means(), "learning_rate": rate}
                 row["seconds"] = state.seconds = time.perf_counter() - began
             tensors = state.tensors() if keeping else {}
             if keeping and ranks.main:
                 row |= self._publish(tensors, held_out if judging else None)
-            if journal and row:  # before the checkpoint, so that a killed run misses no row
-                journal.write(row)
+            if log and row:  # before the checkpoint, so that a killed run misses no row
+                log.write(row)
             if keeping and ranks.main:
                 self._checkpoint(tensors, row)
             if keeping:
@@ -155,7 +167,7 @@ class Trainer:
                 total[name] = total[name] + share if name in total else share
         return total | {"grad_norm": self.state.update(rate)}
 
-    def _means(self) -> Row:
+    def _means(self) -> Scores:
         """Losses of the recent steps, averaged. Raises ModaError when one is no number."""
         values = torch.stack([torch.stack(list(losses.values())) for losses in self.recent])
         values = self.ranks.mean(values)
@@ -173,7 +185,7 @@ class Trainer:
             )
         return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
 
-    def _publish(self, tensors: Mapping[str, Tensor], held_out: Batch | None) -> Row:
+    def _publish(self, tensors: Mapping[str, Tensor], held_out: Batch | None) -> Scores:
         """Write the model directory; its scores and curves on held-out windows, if given."""
         run, step = self.run, self.state.step
         network = self.state.averaged(tensors)
@@ -188,7 +200,7 @@ class Trainer:
             self._save(network, run / "best")
         return scores
 
-    def _checkpoint(self, tensors: Mapping[str, Tensor], row: Row) -> None:
+    def _checkpoint(self, tensors: Mapping[str, Tensor], row: Scores) -> None:
         state = self.state
         best = row.get("val_loss", math.inf) < state.best
         state.best = min(row.get("val_loss", math.inf), state.best)
@@ -225,7 +237,7 @@ def sample_numbers(config: TrainConfig, ranks: Ranks, step: int, steps: int) -> 
 
 
 def load(
-    windows: Windows, numbers: Iterable[list[int]], workers: int, device: torch.device
+    windows: TrainingWindows, numbers: Iterable[list[int]], workers: int, device: torch.device
 ) -> Iterator[Batch]:
     """Batches of the numbered samples, prepared ahead by `workers` processes. Raises InputError.
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from moda_cli.config import ModelConfig, SamplerConfig, SyncConfig, TrainConfig
+from moda_cli.config import ModelConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.files import atomic_write
 from moda_cli.generator.mmdit import MMDiT
@@ -22,9 +22,10 @@ from moda_cli.generator.sampler import euler_sigmas, guidance_terms, sample_eule
 from moda_cli.media.figures import plot_motion
 from moda_cli.media.pictures import Picture
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode
-from moda_cli.train.alse import IN_STEP, LIPS, SyncExpert, expert_loss, gate, sync_loss
+from moda_cli.train.alse import IN_STEP, LIPS, SyncExpert, expert_loss, gate_loss, sync_loss
 from moda_cli.train.dataset import Batch
 from moda_cli.train.losses import clean_motion, flow_loss, noisy_motion
+from moda_cli.train.presets import SyncConfig, TrainConfig
 
 STILL = 1e-2  # articulator units
 
@@ -62,7 +63,7 @@ class MotionObjective(nn.Module):
         if self.expert is not None:
             motion = self.stats.denormalise(clean_motion(z, velocity, batch.sigma))
             sync = sync_loss(*self.expert(motion, heard))
-            led = gate(sync, config.alse_threshold) * ~batch.silent  # only what was heard
+            led = gate_loss(sync, config.alse_threshold) * ~batch.silent  # only what was heard
             losses |= {"loss": loss + led.mean(), "sync": sync.mean(), "sync_gated": led.mean()}
         return losses
 
@@ -74,7 +75,7 @@ class MotionObjective(nn.Module):
         velocity = network(z, batch.prev, 1000 * batch.sigma, given)
         _, flow = flow_loss(velocity[..., self.moving], target[..., self.moving], 0)
         made, true = (
-            self.stats.denormalise(x.cpu()) for x in (sample(network, batch), batch.motion)
+            self.stats.denormalise(x.cpu()) for x in (sample_motion(network, batch), batch.motion)
         )
         scores = {"val_loss": float(flow), **lip_scores(made, true, self.stats.neutral)}
         nothing = np.zeros(0, np.float32)
@@ -138,7 +139,7 @@ def load_expert(config: TrainConfig) -> SyncExpert | None:
     return expert
 
 
-def sample(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
+def sample_motion(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
     """Normalised motion (B, N, 70) drawn for a batch's conditions, without guidance."""
     noise = torch.randn(batch.motion.shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(batch.motion)
@@ -158,7 +159,8 @@ def lip_scores(made: Tensor, true: Tensor, neutral: Tensor) -> Scores:
     """Correlation of sampled with true motion, and the ratio of their spreads.
 
     made, true: (B, T, 70) physical. `r_lips` is the mean over the lip channels whose deviation is
-    at least a tenth of the largest (decisions.md 26); the others are articulators that move.
+    at least a tenth of the largest (those below hardly move, and what
+    they correlate with is noise); the others are articulators that move.
     """
     scores = {"r_lips": lip_correlation(made, true)}
     made, true = (decode((x - neutral)[..., EXPRESSION]) for x in (made, true))

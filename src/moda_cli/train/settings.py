@@ -11,8 +11,9 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from moda_cli.config import PRESETS, ModelConfig, SyncConfig, TrainConfig
+from moda_cli.config import ModelConfig
 from moda_cli.errors import UsageError
+from moda_cli.train.presets import PRESETS, SyncConfig, TrainConfig
 
 Config = TypeVar("Config")
 
@@ -49,8 +50,8 @@ LARGEST = 3.4e38  # of float32
 SHIFTS = 4  # short windows that a sync expert tells apart, at least
 
 
-def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
-    """The preset or TOML/JSON file `source`, then every `name=value` of `overrides`.
+def train_config(source: str, set_: Sequence[str] = ()) -> TrainConfig:
+    """The preset or TOML/JSON file `source`, then every `name=value` of `set_`.
 
     A file changes the preset it names as `preset`, or `moda`. Fields of the model are `model.name`.
     Raises UsageError naming the fields there are.
@@ -63,7 +64,7 @@ def train_config(source: str, overrides: Sequence[str] = ()) -> TrainConfig:
         if preset not in PRESETS:
             raise UsageError(f"{source}: no preset {preset!r}", hint=_presets())
         config = changed(PRESETS[preset], values)
-    for item in overrides:
+    for item in set_:
         name, found, text = item.partition("=")
         if not found:
             raise UsageError(f"--set {item} has no value", hint="write --set batch_size=8")

@@ -165,7 +165,7 @@ def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> Row:
     motion = neutral.repeat(num_frames, 1)
     motion[:, :63] += encode(torch.from_numpy(articulators))
     motion[:, POSE] = torch.from_numpy(pose)
-    recording = wave if plan.test else record(wave, rng)
+    recording = wave if plan.test else recorded(wave, rng)
     emotion = torch.zeros(len(EMOTIONS))
     emotion[plan.emotion] = 1
     digest = write_clip(
@@ -255,7 +255,7 @@ def _filled(phones: Sequence[Phone], end: float) -> list[Phone]:
     return filled
 
 
-def record(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
+def recorded(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
     """The wave at some level, and half of the time in a room with some noise."""
     gain = 10 ** rng.uniform(-0.5, 0.35)
     room, noisy = rng.random(2) < (0.25, 0.4)
@@ -273,5 +273,5 @@ def record(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
         spectrum /= np.maximum(np.arange(len(spectrum)), 50) ** rng.uniform(0, 0.7)
         hiss = np.fft.irfft(spectrum, len(wave))
         wave = wave + 0.08 * 10 ** (-rng.uniform(1.2, 3)) * hiss / hiss.std()
-    recorded: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
-    return recorded
+    clipped: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
+    return clipped

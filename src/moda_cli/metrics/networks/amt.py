@@ -39,15 +39,15 @@ def cell_grid(x: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(columns, rows, indexing="xy"))
 
 
-def sample(x: Tensor, at: Tensor, padding: str) -> Tensor:
+def sample_at(x: Tensor, at: Tensor, padding: str) -> Tensor:
     """Values (B, C, h, w) of a map (B, C, H, W) at columns and rows (B, h, w, 2)."""
     last = at.new_tensor([x.shape[-1] - 1, x.shape[-2] - 1])
     return F.grid_sample(x, 2 * at / last - 1, padding_mode=padding, align_corners=True)
 
 
-def warp(picture: Tensor, flow: Tensor) -> Tensor:
+def warp_along(picture: Tensor, flow: Tensor) -> Tensor:
     """A map (B, C, H, W) fetched along a flow (B, 2, H, W) in pixels, borders replicated."""
-    return sample(picture, (cell_grid(picture) + flow).permute(0, 2, 3, 1), "border")
+    return sample_at(picture, (cell_grid(picture) + flow).permute(0, 2, 3, 1), "border")
 
 
 class Correlation:
@@ -71,7 +71,7 @@ class Correlation:
         batch, _, height, width = flow.shape
         centre = (cell_grid(flow) + flow).permute(0, 2, 3, 1).reshape(-1, 1, 1, 2)
         looks = [
-            sample(level, centre / 2**i + self.window, "zeros").flatten(1)
+            sample_at(level, centre / 2**i + self.window, "zeros").flatten(1)
             for i, level in enumerate(self.pyramid)
         ]
         return torch.cat(looks, dim=1).reshape(batch, height, width, -1).permute(0, 3, 1, 2)
@@ -253,7 +253,7 @@ class AmtS(nn.Module):
     @staticmethod
     def gather(features: Tensor, level: tuple[Tensor, Tensor], flow: Tensor) -> Tensor:
         """What a decoder reads: features, both pictures' own brought together, the flow."""
-        brought = [warp(x, part) for x, part in zip(level, flow.chunk(2, dim=1), strict=True)]
+        brought = [warp_along(x, part) for x, part in zip(level, flow.chunk(2, dim=1), strict=True)]
         return torch.cat((features, *brought, flow), dim=1)
 
     def blend(
@@ -265,7 +265,7 @@ class AmtS(nn.Module):
         versions = []
         for i, residual in enumerate(residuals.chunk(NUM_FLOWS, dim=1)):
             mask = masks[:, i : i + 1].sigmoid()
-            near, far = (warp(x, fields[:, way, i]) for way, x in enumerate(pair))
+            near, far = (warp_along(x, fields[:, way, i]) for way, x in enumerate(pair))
             versions.append(mask * near + (1 - mask) * far + mean + residual)
         correction: Tensor = self.comb_block(torch.cat(versions, dim=1))
         return (torch.stack(versions).mean(dim=0) + correction).clamp(0, 1)

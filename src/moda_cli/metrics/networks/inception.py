@@ -1,22 +1,18 @@
-"""The Inception network of FID, as pytorch-fid feeds it.
+"""Inception, the network of FID.
 
 Inception-v3 (arXiv:1512.00567) with the TensorFlow weights of 2015-12-05 in torchvision's layout.
 Module names are the checkpoint's; its classifier is left out.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping, Sequence
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moda_cli.media.pictures import Picture
 from moda_cli.weights.state import load_strict
 
 SIDE = 299  # pixels
-BATCH = 16  # frames at a time: 0.3 GB of activations
 
 Step = tuple[str, int, tuple[int, int]]  # end of its name, width, kernel (rows, columns)
 Branch = Sequence[Step]  # one after another, but a pair named a, b side by side; () only pools
@@ -161,22 +157,6 @@ class Inception(nn.Sequential):
         self.Mixed_7c = mixed_e(2048, nn.MaxPool2d(3, 1, padding=1))  # as in the TensorFlow graph
         self.pool3 = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
-
-    @torch.inference_mode()
-    def features(self, frames: Iterable[Picture], batch: int = BATCH) -> Tensor:
-        """Features (N, 2048) float32, on the CPU, of N frames of one size, read once."""
-        device = self.Conv2d_1a_3x3.conv.weight.device
-        remaining = iter(frames)
-        rows = [torch.empty(0, 2048)]
-        while group := list(islice(remaining, batch)):
-            rows.append(self(prepare(torch.from_numpy(np.stack(group)).to(device))).cpu())
-        return torch.cat(rows)
-
-
-def prepare(frames: Tensor) -> Tensor:
-    """uint8 (N, H, W, 3) -> (N, 3, 299, 299) from -1 to 1: bilinear, without antialiasing."""
-    x = frames.permute(0, 3, 1, 2).float() / 255
-    return 2 * F.interpolate(x, (SIDE, SIDE), mode="bilinear", align_corners=False) - 1
 
 
 def load_inception(state: Mapping[str, Tensor], source: str) -> Inception:

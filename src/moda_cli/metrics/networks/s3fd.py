@@ -22,7 +22,7 @@ MAX_CANDIDATES, MAX_KEPT = 5000, 750
 VGG_POOLED = (64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512)
 
 
-class ChannelNorm(nn.Module):
+class L2Norm(nn.Module):
     """Divides by the length over channels, then weighs each channel."""
 
     def __init__(self, dim: int) -> None:
@@ -55,9 +55,9 @@ class S3FD(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.vgg = backbone()
-        self.L2Norm3_3 = ChannelNorm(256)
-        self.L2Norm4_3 = ChannelNorm(512)
-        self.L2Norm5_3 = ChannelNorm(512)
+        self.L2Norm3_3 = L2Norm(256)
+        self.L2Norm4_3 = L2Norm(512)
+        self.L2Norm5_3 = L2Norm(512)
         self.extras = nn.ModuleList(
             [
                 nn.Conv2d(1024, 256, 1),
@@ -115,7 +115,7 @@ def anchors(map_sizes: Sequence[tuple[int, int]], height: int, width: int) -> Te
     return torch.cat(parts)
 
 
-def decode(offsets: Tensor, places: Tensor) -> Tensor:
+def decode_boxes(offsets: Tensor, places: Tensor) -> Tensor:
     """Corners x1, y1, x2, y2 (..., A, 4) as shares of the image, of the anchors `places` (A, 4)."""
     centre = places[:, :2] + 0.1 * offsets[..., :2] * places[:, 2:]
     half = places[:, 2:] * torch.exp(0.2 * offsets[..., 2:]) / 2
@@ -157,7 +157,7 @@ def detect_faces(network: S3FD, frames: Sequence[NDArray[np.uint8]]) -> list[NDA
     for some in images.split(max(1, MAX_PIXELS // (images.shape[1] * images.shape[2]))):
         shifted = some.to(device).float() - torch.tensor(MEAN_RGB, device=device)
         offsets, probabilities, places = network(shifted.permute(0, 3, 1, 2))
-        shares = decode(offsets, places).cpu().double().numpy()
+        shares = decode_boxes(offsets, places).cpu().double().numpy()
         scores = probabilities[..., 1].cpu().double().numpy()
         found += [
             best_boxes(boxes * (width, height, width, height), score)

@@ -1,11 +1,9 @@
-"""SyncNet (Chung and Zisserman, 2016): how far apart a face's motion and a sound are, and when.
+"""SyncNet (Chung and Zisserman, 2016): embeddings of a face's motion and of a sound.
 
-Follows the released code (joonson/syncnet_python), including its habit of comparing windows at the
-ends of a clip with zero vectors.
+Follows the released code (joonson/syncnet_python).
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -13,16 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from moda_cli.config import SAMPLES_PER_FRAME
-from moda_cli.metrics.face_track import median_filter
-from moda_cli.metrics.mfcc import mfcc
+from moda_cli.metrics.networks.mfcc import mfcc
 
 WINDOW = 5  # frames that one embedding sees
 AUDIO_COLUMNS = 20  # columns of MFCC it hears, four per frame
-MAX_SHIFT = 15  # frames that the sound is tried early and late
 VIDEO_BATCH = 16  # windows at a time: 0.3 GB of activations
 AUDIO_BATCH = 64
-CONFIDENCE_MEDIAN = 9  # windows
 
 
 def convolution(
@@ -122,49 +116,3 @@ def overlapping_runs(crops: Iterable[NDArray[np.uint8]]) -> Iterator[list[NDArra
         run += more
         yield run
         run = run[1 - WINDOW :]
-
-
-@dataclass(frozen=True, slots=True)
-class Alignment:
-    """Distances between video and sound over the tried shifts, and what follows from them."""
-
-    distances: NDArray[np.float64]  # (n, 2 max_shift + 1)
-    offset: int  # frames; positive when video frame i belongs to the sound of frame i - offset
-    confidence: float  # Sync-C: median of the mean distances less their minimum
-    min_distance: float  # Sync-D
-    frame_confidence: NDArray[np.float64]  # (n,) smoothed
-
-
-def align(video: Tensor, audio: Tensor, max_shift: int = MAX_SHIFT) -> Alignment:
-    """Compare embeddings (n, D) of windows that begin at the same times.
-
-    Outside the clip the sound's embedding is zero and counts, as released: short clips have other
-    medians than long ones, so only equal cuts compare.
-    """
-    count = len(video)
-    padded = torch.nn.functional.pad(audio, (0, 0, max_shift, max_shift))
-    shifts = range(2 * max_shift + 1)
-    gaps = [torch.norm(video - padded[k : k + count] + 1e-6, dim=1) for k in shifts]
-    distances = torch.stack(gaps, dim=1).double().numpy()
-    means = distances.mean(axis=0)
-    best, median = int(means.argmin()), float(np.median(means))
-    return Alignment(
-        distances,
-        offset=max_shift - best,
-        confidence=median - float(means[best]),
-        min_distance=float(means[best]),
-        frame_confidence=median_filter(median - distances[:, best], CONFIDENCE_MEDIAN),
-    )
-
-
-def align_crops(
-    network: SyncNet, crops: Iterable[NDArray[np.uint8]], samples: NDArray[np.int16], length: int
-) -> Alignment:
-    """Compare `length` face crops at 25 fps with the 16 kHz wave that begins with them.
-
-    As released the last whole window is left out: N frames give N - 5 windows.
-    """
-    num_frames = min(length, len(samples) // SAMPLES_PER_FRAME)
-    windows = num_frames - WINDOW
-    video = video_embeddings(network, islice(crops, num_frames - 1))
-    return align(video, audio_embeddings(network, samples)[:windows])

@@ -20,7 +20,7 @@ def tensorboard_writer() -> Any:
     return SummaryWriter
 
 
-class Journal:
+class RunLog:
     """Rows of numbers by step. Rows after the step a run resumes from are removed."""
 
     def __init__(self, run: Path, step: int, board: Any = None) -> None:

@@ -1,4 +1,4 @@
-"""Looks at many clips at once: other processes fill the cache that the results are made from."""
+"""`--workers` and `--ray`: other processes look at clips, into the cache results are made from."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -11,10 +11,10 @@ import torch
 from moda_cli.device import device_name, use_threads
 from moda_cli.errors import UsageError
 from moda_cli.evaluate.cache import Cache
+from moda_cli.evaluate.catalogue import select_metrics
+from moda_cli.evaluate.evaluation import Evaluation
 from moda_cli.evaluate.inputs import Inputs, Pair
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.evaluate.run import Evaluation
-from moda_cli.evaluate.scores import choose
 from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, OnProgress, Work, check_space
@@ -32,9 +32,9 @@ class Looker:
     def __call__(self, device: str, threads: int) -> Work:
         """Raises WeightsError."""
         use_threads(threads)
-        choice, cache = choose(self.metrics, self.protocol), Cache(self.cache)
+        selection, cache = select_metrics(self.metrics, self.protocol), Cache(self.cache)
         evaluation = Evaluation(
-            Inputs([]), choice, self.protocol, cache, torch.device(device), self.reference_row
+            Inputs([]), selection, self.protocol, cache, torch.device(device), self.reference_row
         )
 
         def look(pair: Pair, following: Sequence[Pair], on_progress: OnProgress) -> Row:
@@ -42,7 +42,7 @@ class Looker:
             alone = replace(
                 evaluation,
                 inputs=Inputs([pair]),
-                on_step=lambda done, total, _: on_progress(done, total),
+                on_look=lambda done, total, _: on_progress(done, total),
             )
             opened, _ = alone.run()
             keys = [key for item in opened for key in item.keys.values()]
@@ -51,7 +51,7 @@ class Looker:
         return look
 
 
-def look_ahead(
+def fill_cache(
     evaluation: Evaluation, workers: int, ray: str | None, device: str
 ) -> tuple[dict[str, str], list[str]]:
     """Fill the cache of an evaluation where it lacks something.
@@ -63,7 +63,7 @@ def look_ahead(
     given = evaluation.inputs.pairs
     with ThreadPoolExecutor() as pool:
         seen = pool.map(evaluation.is_seen, given)
-        pairs = [anywhere(pair) for pair, known in zip(given, seen, strict=True) if not known]
+        pairs = [absolute(pair) for pair, known in zip(given, seen, strict=True) if not known]
     looker = Looker(
         tuple(metric.name for metric in evaluation.metrics),
         evaluation.protocol,
@@ -90,8 +90,8 @@ def look_ahead(
                 check_space(pair.id, event)
                 crashed[pair.id] = event.row["error"]
             over += 1
-            if evaluation.on_step:
-                evaluation.on_step(over, len(pairs), pair.id)
+            if evaluation.on_look:
+                evaluation.on_look(over, len(pairs), pair.id)
     return crashed, sorted(devices)
 
 
@@ -109,7 +109,7 @@ def files(pair: Pair) -> list[Path]:
     return [path for path in (pair.generated, pair.reference, pair.portrait) if path]
 
 
-def anywhere(pair: Pair) -> Pair:
+def absolute(pair: Pair) -> Pair:
     """The pair with files that another machine finds."""
     generated, reference, portrait = (
         path and path.absolute() for path in (pair.generated, pair.reference, pair.portrait)

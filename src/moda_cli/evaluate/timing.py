@@ -17,8 +17,8 @@ from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerC
 from moda_cli.data.splits import Case, Split
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
-from moda_cli.evaluate.clips import Window, open_reference
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
+from moda_cli.evaluate.prepared import ClipWindow, open_reference
 from moda_cli.evaluate.protocol import SIDE, Protocol
 from moda_cli.files import append_row, atomic_write, sha256_of, whole_rows
 from moda_cli.pipeline import Pipeline
@@ -32,7 +32,7 @@ OnClip = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Material:
     """A clip to make."""
 
     id: str
@@ -42,7 +42,7 @@ class Job:
 
 def materials(
     split: Split, root: Path, folder: Path, protocol: Protocol, cache: Cache
-) -> list[Job]:
+) -> list[Material]:
     """A split's portraits and sounds as files in `folder`.
 
     The portrait is the window's first frame, the sound the window's own.
@@ -53,10 +53,10 @@ def materials(
     for entry in used:
         path = find_clip(root, split, entry.id)
         assert path is not None  # it was usable
-        clip = open_reference(path, Window(entry.first_frame, entry.frames), protocol, cache)
+        clip = open_reference(path, ClipWindow(entry.first_frame, entry.frames), protocol, cache)
         place = folder / clip.key[:16]  # another window or fit is another portrait
         place.mkdir(exist_ok=True)
-        job = Job(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")
+        job = Material(entry.id, place / f"{entry.id}.png", place / f"{entry.id}.wav")
         if not (job.portrait.is_file() and job.audio.is_file()):
             import soundfile
 
@@ -67,12 +67,12 @@ def materials(
     return jobs
 
 
-def case_jobs(cases: Sequence[Case]) -> list[Job]:
-    return [Job(case.id, case.portrait, case.audio) for case in cases]
+def case_jobs(cases: Sequence[Case]) -> list[Material]:
+    return [Material(case.id, case.portrait, case.audio) for case in cases]
 
 
 def generate_all(
-    jobs: Sequence[Job],
+    jobs: Sequence[Material],
     folder: Path,
     pipeline: Pipeline,
     device: torch.device,

@@ -1,5 +1,6 @@
-"""The metrics of `moda eval`: what each needs, how it looks at a clip, and what it reports."""
+"""What `--metrics` chooses from: what each metric needs, how it looks at a clip, what it says."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +12,30 @@ from safetensors.torch import load_file
 
 from moda_cli import components
 from moda_cli.errors import InputError, UsageError
-from moda_cli.evaluate import face
 from moda_cli.evaluate.cache import Arrays
-from moda_cli.evaluate.clips import Clip
+from moda_cli.evaluate.prepared import PreparedClip
 from moda_cli.evaluate.protocol import Protocol
+from moda_cli.face.detect import FaceDetector
 from moda_cli.media.pictures import Picture
+from moda_cli.metrics.video import measure_video
 from moda_cli.weights import store
 
-Measure = Callable[[Clip, Picture | None], Arrays]  # (clip, the picture it was made from)
+Measure = Callable[[PreparedClip, Picture | None], Arrays]  # (clip, the picture it was made from)
 
 SMOOTHNESS_BATCH = 8  # pairs at a time on a GPU: 5 GB at 512x512
+FACE_COLUMNS = {  # measures of the face that are shown, with their columns
+    "sync": "lip_sync",
+    "lag": "lip_lag",
+    "silence_motion": "silence_motion",
+    "jitter": "jitter",
+    "flicker": "flicker",
+    "repeated": "repeated",
+    "sharpness": "sharpness",
+    "sharpness_drift": "sharpness_drift",
+    "structure_drift": "structure_drift",
+    "tracked": "followed",
+}
+REASONS = "reasons"  # beside the numbers of a look: JSON, as arrays are what is kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,72 +53,32 @@ class Metric:
     reasons: Callable[[Arrays], dict[str, str]] = lambda _: {}  # why a clip lacks columns of it
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A number of the table."""
-
-    key: str
-    title: str
-    metric: str
-    better: str = ""  # low, high, or neither
-    digits: int = 3
-    unit: str = ""
-    about: str = ""
-
-
-COLUMNS = (
-    Column("fvd", "FVD", "fvd", "low", 1, about="distance of motion to the real clips (I3D)"),
-    Column("fid", "FID", "fid", "low", 2, about="distance of frames to the real ones (Inception)"),
-    Column("f_sim", "F-SIM", "fsim", "high", 3, about="likeness of every face to the portrait's"),
-    Column("sync_c", "Sync-C", "sync", "high", 3, about="SyncNet's confidence"),
-    Column("sync_d", "Sync-D", "sync", "low", 3, about="SyncNet's distance"),
-    Column("smoothness", "Smooth", "smooth", "high", 4, about="motion smoothness (AMT-S)"),
-    Column("rtf", "RTF", "rtf", "low", 3, about="time to make a clip over its duration"),
-    Column("rtf_encode", "RTF+enc", "rtf", "low", 3, about="the same with encoding"),
-    Column("offset", "Offset", "sync", digits=1, unit="frames", about="picture behind the sound"),
-    Column("tracked", "Tracked", "sync", "high", 3, about="share of frames on the face track"),
-    Column("faceless", "Faceless", "fsim", "low", 3, about="share of frames without a face"),
-    Column("lip_sync", "Lip sync", "face", "high", 3, about="mouth opening against loudness, r"),
-    Column("lip_lag", "Lip lag", "face", digits=1, unit="frames", about="mouth behind the sound"),
-    Column("silence_motion", "Silence", "face", "low", 4, "IOD", "mouth motion in pauses"),
-    Column("jitter", "Jitter", "face", "low", 5, "IOD", "second difference of eyes and nose"),
-    Column("flicker", "Flicker", "face", "low", 3, "levels", "outside the head, frame to frame"),
-    Column("repeated", "Repeated", "face", "low", 3, about="share of frames shown twice"),
-    Column("sharpness", "Sharpness", "face", "high", 3, about="finest detail in the face"),
-    Column("sharpness_drift", "Sharpness drift", "face", digits=3, about="last fifth to first"),
-    Column("structure_drift", "Structure drift", "face", "low", 3, about="face less like itself"),
-    Column("followed", "Followed", "face", "high", 3, about="share of frames with that face"),
-)
-PAPER = ("fvd", "fid", "f_sim", "sync_c", "sync_d", "smoothness", "rtf")
-
-
 def load_fid(protocol: Protocol, device: torch.device) -> Measure:
+    from moda_cli.metrics.fid import fid_features
     from moda_cli.metrics.networks.inception import load_inception
 
     path = store.require("inception_fid")["inception_fid"]
     network = load_inception(load_file(path), str(path)).to(device)
-    return lambda clip, _: {"features": network.features(clip).numpy()}
+    return lambda clip, _: {"features": fid_features(network, clip).numpy()}
 
 
 def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.networks.i3d import ScriptedI3D, VideoNetwork, load_i3d
+    from moda_cli.metrics.fvd import fvd_features, load_fvd_network
 
-    path = store.require(protocol.fvd_network)[protocol.fvd_network]
-    network: VideoNetwork
-    if protocol.fvd_network == "i3d":
-        network = load_i3d(load_file(path), str(path)).to(device)
-    else:
-        network = ScriptedI3D(path, device)
-    return lambda clip, _: {"features": network.features(clip, protocol.fvd).numpy()}
+    name = protocol.fvd_network
+    network = load_fvd_network(name, store.require(name)[name], device)
+    return lambda clip, _: {"features": fvd_features(network, clip, protocol.fvd).numpy()}
 
 
 def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.fsim import FaceEncoder, Scrfd, face_similarity, similarities
+    from moda_cli.metrics.fsim import face_similarity, similarities
+    from moda_cli.metrics.networks.arcface import FaceEncoder
+    from moda_cli.metrics.networks.scrfd import Scrfd
 
     paths = store.require("arcface", "scrfd")
     encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
 
-    def measure(clip: Clip, portrait: Picture | None) -> Arrays:
+    def measure(clip: PreparedClip, portrait: Picture | None) -> Arrays:
         if portrait is None:
             raise InputError("no picture to compare the face with", hint="give --reference")
         cosines = similarities(encoder, find_points, portrait, clip)
@@ -119,7 +94,7 @@ def load_sync(protocol: Protocol, device: torch.device) -> Measure:
     paths = store.require("s3fd", "syncnet")
     networks = SyncNetworks.load(load_file(paths["s3fd"]), load_file(paths["syncnet"]), device)
 
-    def measure(clip: Clip, _: Picture | None) -> Arrays:
+    def measure(clip: PreparedClip, _: Picture | None) -> Arrays:
         score = sync_score(clip, clip.wave(), networks)
         alignment = score.alignment
         return {
@@ -145,19 +120,33 @@ def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
 def load_face(protocol: Protocol, device: torch.device) -> Measure:
     """The measures that need no weights; with the face networks installed they see more."""
     detector = components.load_detector()
-    return lambda clip, _: face.look_at_face(clip, detector)
+    return lambda clip, _: look_at_face(clip, detector)
 
 
-# their columns, where another metric's are called so
-FACE_COLUMNS = {"sync": "lip_sync", "lag": "lip_lag", "tracked": "followed"}
+def look_at_face(clip: PreparedClip, detector: FaceDetector | None) -> Arrays:
+    """One number per measure that applies to the clip, and why the others do not.
+
+    Raises InputError without a face.
+    """
+    wave = clip.wave() if clip.info.has_sound else None
+    measures = measure_video(clip, wave, detector=detector)
+    if not measures.tracked:
+        raise InputError("no face in any frame", hint="the clip must show one from the front")
+    found = {name: getattr(measures, name) for name in FACE_COLUMNS}
+    arrays = {name: np.array(float(x)) for name, x in found.items() if x is not None}
+    missing = {name: why for name, why in measures.reasons.items() if name in FACE_COLUMNS}
+    return {**arrays, REASONS: np.frombuffer(json.dumps(missing).encode(), np.uint8)}
 
 
 def face_values(arrays: Arrays) -> dict[str, float]:
-    return {FACE_COLUMNS.get(name, name): value for name, value in face.numbers(arrays).items()}
+    """The measures that apply, of a look, by column."""
+    return {FACE_COLUMNS[name]: float(x) for name, x in arrays.items() if name != REASONS}
 
 
 def face_reasons(arrays: Arrays) -> dict[str, str]:
-    return {FACE_COLUMNS.get(name, name): why for name, why in face.reasons(arrays).items()}
+    """Why the others do not."""
+    found: dict[str, str] = json.loads(arrays[REASONS].tobytes())
+    return {FACE_COLUMNS[name]: why for name, why in found.items()}
 
 
 def face_networks(_: Protocol) -> str:
@@ -220,14 +209,14 @@ def all_metrics(protocol: Protocol) -> dict[str, Metric]:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Selection:
     """The metrics of a run, and those left out for want of weights."""
 
     metrics: list[Metric]
     missing: dict[str, tuple[str, ...]]  # metric: its components that are not installed
 
 
-def choose(names: Sequence[str], protocol: Protocol) -> Choice:
+def select_metrics(names: Sequence[str], protocol: Protocol) -> Selection:
     """The metrics of these names, or with none all whose weights are there.
 
     Raises UsageError for a name that is none, WeightsError where a named one lacks its weights.
@@ -238,13 +227,13 @@ def choose(names: Sequence[str], protocol: Protocol) -> Choice:
             raise UsageError(f"no metric is called {name!r}", hint=f"one of {', '.join(known)}")
     if names:
         store.require(*dict.fromkeys(c for name in names for c in known[name].components))
-        return Choice([known[name] for name in dict.fromkeys(names)], {})
+        return Selection([known[name] for name in dict.fromkeys(names)], {})
     lacking = {
         name: tuple(c for c in metric.components if store.installed(c) is None)
         for name, metric in known.items()
     }
     missing = {name: components for name, components in lacking.items() if components}
-    return Choice([metric for name, metric in known.items() if name not in missing], missing)
+    return Selection([metric for name, metric in known.items() if name not in missing], missing)
 
 
 def series(name: str, arrays: Arrays, per_second: int) -> dict[str, list[float | None]]:

@@ -27,8 +27,8 @@ from moda_cli.data.annotations import Cut
 from moda_cli.data.feature_files import write_clip
 from moda_cli.errors import InputError
 from moda_cli.extract.emotion_classifier import EmotionClassifier
-from moda_cli.extract.footage import Stretch, stretches, unusable, views
-from moda_cli.extract.records import left_out
+from moda_cli.extract.index import left_out
+from moda_cli.extract.stretches import Stretch, stretches, unusable, views
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
 from moda_cli.files import Row
@@ -46,7 +46,7 @@ from moda_cli.weights.renames.liveportrait import liveportrait_state
 log = logging.getLogger(__name__)
 
 
-MOTION = "motion_extractor"
+MOTION_EXTRACTOR = "motion_extractor"
 EMOTION, SYNC = "hsemotion", ("s3fd", "syncnet")  # taken where they are installed
 
 BATCH = 16  # crops that the motion extractor sees at once
@@ -57,7 +57,7 @@ SURE_SYNCNET = 3.0  # Sync-C below which SyncNet takes the sound for another's
 
 
 @dataclass(frozen=True, slots=True)
-class Networks:
+class ExtractionNetworks:
     """What a job looks and listens with."""
 
     detector: FaceDetector
@@ -67,7 +67,7 @@ class Networks:
     sync: SyncNetworks | None = None  # None: mouth and loudness are compared
 
     @classmethod
-    def load(cls, audio: AudioKind, device: torch.device) -> "Networks":
+    def load(cls, audio: AudioKind, device: torch.device) -> "ExtractionNetworks":
         """Raises WeightsError for what is missing or damaged."""
         store.require(*components.FACE)
         detector = components.load_detector()
@@ -77,7 +77,7 @@ class Networks:
         return cls(
             detector,
             components.load_network(
-                MOTION,
+                MOTION_EXTRACTOR,
                 MotionExtractor,
                 partial(liveportrait_state, table=liveportrait.MOTION),
                 device,
@@ -92,7 +92,7 @@ class Networks:
         )
 
 
-def extract_cut(cut: Cut, out: Path, networks: Networks) -> tuple[list[Row], list[Row]]:
+def extract_cut(cut: Cut, out: Path, networks: ExtractionNetworks) -> tuple[list[Row], list[Row]]:
     """Write the usable clips of a stretch of video; their rows, and those of what is left out.
 
     The video is decoded twice: to find the faces and, once their crops can be smoothed, to look at
@@ -208,7 +208,7 @@ def _step(late: int, surety: str) -> str:
 
 @torch.inference_mode()
 def watch(
-    frames: Iterator[Picture], stretch: Stretch, networks: Networks
+    frames: Iterator[Picture], stretch: Stretch, networks: ExtractionNetworks
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Motion (T, 70), the first frame's kp_canonical (63), and emotion (8) of a stretch.
 

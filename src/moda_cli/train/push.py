@@ -5,7 +5,14 @@ from pathlib import Path
 
 from moda_cli.errors import ModaError
 
-FILES = ("model.safetensors", "config.json", "stats.json", "train.json", "log.jsonl", "README.md")
+UPLOADED = (
+    "model.safetensors",
+    "config.json",
+    "stats.json",
+    "train.json",
+    "log.jsonl",
+    "README.md",
+)
 CARD = """---
 library_name: moda-cli
 tags: [talking-head, moda]
@@ -22,8 +29,8 @@ tags: [talking-head, moda]
 
 The settings are in `train.json`, the course of the training in `log.jsonl`.
 """
-MOTION = "A motion generator: speech and a portrait in, facial motion out"
-SYNC = "A sync expert (ALSE): how well lips and speech belong together"
+MOTION_CARD = "A motion generator: speech and a portrait in, facial motion out"
+SYNC_CARD = "A sync expert (ALSE): how well lips and speech belong together"
 
 
 def push_model(run: Path, name: str) -> str:
@@ -41,7 +48,7 @@ def push_model(run: Path, name: str) -> str:
         api.upload_folder(
             repo_id=name,
             folder_path=run,
-            allow_patterns=list(FILES),
+            allow_patterns=list(UPLOADED),
             commit_message="Model trained with moda train",
         )
     except (HfHubHTTPError, LocalTokenNotFoundError, OSError) as error:
@@ -66,7 +73,7 @@ def model_card(run: Path, name: str) -> str:
     shown = ("batch_size", "learning_rate", "audio_dropout", "emotion_dropout", "alse", "seed")
     rows = {"audio": model["audio"]} | {key: settings[key] for key in shown} | last
     lines = (f"| {key} | {_short(value)} |" for key, value in rows.items())
-    what = MOTION if motion else SYNC
+    what = MOTION_CARD if motion else SYNC_CARD
     return CARD.format(name=name, what=what, use=use, rows="\n".join(lines))
 
 

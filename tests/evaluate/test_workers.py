@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from eval_bench import install, tiny_weights, write_clip
 from moda_cli.cli import app
-from moda_cli.evaluate import scores, session
+from moda_cli.evaluate import catalogue, session
 from moda_cli.jobs import processes
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -48,10 +48,10 @@ def run(name: str, *arguments: str) -> tuple[Result, dict[str, Any]]:
 def forbid_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     """Other processes load this module anew, so they may look at faces."""
 
-    def load(*arguments: Any) -> scores.Measure:
+    def load(*arguments: Any) -> catalogue.Measure:
         raise AssertionError("the driver looks itself")
 
-    monkeypatch.setattr(scores, "load_fsim", load)
+    monkeypatch.setattr(catalogue, "load_fsim", load)
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_a_clip_that_crashes_is_left_out_and_the_others_are_measured(
     bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     crash = {"b": "its process was ended by SIGSEGV, 2 times"}
-    monkeypatch.setattr(session, "look_ahead", lambda *arguments: (crash, ["cpu"]))
+    monkeypatch.setattr(session, "fill_cache", lambda *arguments: (crash, ["cpu"]))
     done, data = run("one", "--workers", "2")
     assert "left out: b (generated): its process was ended by SIGSEGV" in done.stderr
     assert [clip["id"] for clip in data["clips"]] == ["a", "dark"]

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from moda_cli.config import TrainConfig
 from moda_cli.train.checkpoint import Notes
-from moda_cli.train.parallel import part, spread_like, whole
+from moda_cli.train.parallel import local_part, spread_like, whole
+from moda_cli.train.presets import TrainConfig
 
 BETA1 = 0.9
 MOMENTS = ("exp_avg", "exp_avg_sq")
@@ -43,8 +43,8 @@ class State:
         decay = min(self.config.ema_decay, (self.step + 1) / (self.step + WARM_AVERAGE))
         with torch.no_grad():
             torch._foreach_lerp_(
-                [part(tensor) for tensor in self.average.values()],
-                [part(tensor) for tensor in self.parameters.values()],
+                [local_part(tensor) for tensor in self.average.values()],
+                [local_part(tensor) for tensor in self.parameters.values()],
                 1 - decay,
             )
         self.step += 1
@@ -69,7 +69,7 @@ class State:
                 kind: spread_like(tensors[f"{kind}.{name}"], parameter)
                 for kind in ("network", "average", *MOMENTS)
             }
-            part(parameter).copy_(part(placed.pop("network")))
+            local_part(parameter).copy_(local_part(placed.pop("network")))
             self.average[name] = placed.pop("average")
             self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **placed}
 

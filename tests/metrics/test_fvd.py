@@ -1,8 +1,8 @@
-"""The networks of FID and FVD against the reference's numbers, and how pictures reach them."""
+"""FVD's features against the reference's numbers, and how clips are cut for them."""
 
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,111 +11,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from by_rule import GOLDEN, goldens, key_table, state_by_rule
+from metric_networks import GAINS, assert_close, outputs_of
 from moda_cli.errors import InputError, UsageError, WeightsError
-from moda_cli.metrics.networks import i3d, inception
-from moda_cli.metrics.networks.i3d import (
-    I3D,
-    NETWORKS,
+from moda_cli.metrics.fvd import (
+    FvdNetwork,
     FvdProtocol,
-    ScriptedI3D,
-    VideoNetwork,
-    load_i3d,
+    fvd_features,
+    load_fvd_network,
+    prepare_windows,
 )
-from moda_cli.metrics.networks.inception import Inception, load_inception
+from moda_cli.metrics.networks import i3d
+from moda_cli.metrics.networks.i3d import I3D, ScriptedI3D, load_i3d
 
-GAINS = {"": 1.0, "_g": 2**0.5}  # suffix of a golden's names: gain of the weights (its README)
 SCRIPTS = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
-TOLERANCE = 1e-4  # of the largest magnitude, as the goldens' README says
-
-
-def assert_close(value: Tensor, golden: Tensor, tolerance: float = TOLERANCE) -> None:
-    assert value.shape == golden.shape
-    assert (value - golden).abs().max() <= tolerance * golden.abs().max()
-
-
-@cache
-def inception_by_rule(gain: str) -> Inception:
-    state = state_by_rule(key_table("inception_fid.json"), gain=GAINS[gain])
-    return load_inception(state, "by rule")
 
 
 @cache
 def i3d_by_rule(gain: str) -> I3D:
     return load_i3d(state_by_rule(key_table("i3d.json"), gain=GAINS[gain]), "by rule")
-
-
-def outputs_of(module: nn.Module, run: Callable[[], Tensor]) -> Tensor:
-    seen: list[Tensor] = []
-    hook = module.register_forward_hook(lambda _m, _i, out: seen.append(out))
-    run()
-    hook.remove()
-    return torch.cat(seen)
-
-
-@pytest.mark.parametrize("gain", GAINS)
-@pytest.mark.parametrize("path", goldens("eval_fid_inception.safetensors"))
-def test_inception_gives_the_reference_features(path: Path, gain: str) -> None:
-    golden = load_file(path)
-    network = inception_by_rule(gain)
-    pictures = sorted(name for name in golden if name.startswith("img_"))
-    for name in pictures:
-        letter = name[-1]
-        pool3 = golden[f"pool3_{letter}{gain}"]
-        assert_close(network.features(golden[name].numpy(), batch=1), pool3)
-    assert len(pictures) >= 2
-
-
-@pytest.mark.parametrize("path", goldens("eval_fid_inception.safetensors"))
-def test_inner_blocks_of_inception_give_the_reference_means(path: Path) -> None:
-    golden = load_file(path)
-    network = inception_by_rule("_g")
-    picture = golden["img_d"].numpy()
-    for module, name in ((network.pool2, "b1mean_d_g"), (network.Mixed_6e, "b2mean_d_g")):
-        means = outputs_of(module, lambda: network.features(picture)).mean(dim=(2, 3))
-        assert_close(means, golden[name])
-
-
-@pytest.mark.parametrize("path", goldens("eval_fid_inception.safetensors"))
-def test_pictures_are_resized_as_pytorch_fid_does_and_not_otherwise(path: Path) -> None:
-    golden = load_file(path)
-    red = inception.prepare(golden["img_b"])[0, 0]
-    wanted = golden["resized_b_channel0"]
-    every = 1 if len(wanted) == inception.SIDE else 8
-    torch.testing.assert_close((red[::every] + 1) / 2, wanted, atol=1e-6, rtol=0)
-
-    features = inception_by_rule("_g").features(golden["img_b"].numpy())
-    for other, gap in (("torch_fidelity", 2e-3), ("torchmetrics", 5e-3)):
-        theirs = golden[f"other_{other}_b_g"]
-        assert (features - theirs).abs().max() > gap * theirs.abs().max()
-
-
-def test_inception_reads_batches_and_no_frames_at_all() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
-    network = inception_by_rule("_g")
-    together = network.features(frames, batch=2)
-    apart = torch.cat([network.features(frame[None]) for frame in frames])
-    assert_close(together, apart, 1e-5)
-    assert network.features([]).shape == (0, 2048)
-
-
-def test_every_released_tensor_of_the_networks_has_a_place() -> None:
-    tables = {"inception_fid.json": load_inception, "i3d.json": load_i3d}
-    for table, load in tables.items():
-        state = {name: torch.empty(shape) for name, shape in key_table(table).items()}
-        load(state, table)
-        surplus = {**state, "Mixed_5b.branch9.conv.weight": torch.empty(1)}
-        with pytest.raises(WeightsError, match=r"unexpected Mixed_5b\.branch9"):
-            load(surplus, table)
-        state.pop(next(name for name in state if name.endswith("running_var")))
-        with pytest.raises(WeightsError, match=r"missing .*running_var"):
-            load(state, table)
-
-
-def test_published_inception_files_may_lack_the_batch_counts() -> None:
-    table = key_table("inception_fid.json")
-    kept = {n: torch.empty(s) for n, s in table.items() if not n.endswith("num_batches_tracked")}
-    assert len(kept) < len(table)
-    load_inception(kept, "published")
 
 
 @pytest.mark.parametrize("gain", GAINS)
@@ -127,10 +40,10 @@ def test_i3d_gives_the_reference_logits(path: Path, gain: str) -> None:
     assert clips
     for name in clips:
         clip, letter = golden[name].numpy(), name[-1]
-        assert_close(network.features(clip), golden[f"logits_{letter}{gain}"])
+        assert_close(fvd_features(network, clip), golden[f"logits_{letter}{gain}"])
         short = f"logits_{letter}_first10{gain}"
         if short in golden:
-            assert_close(network.features(clip[:10], FvdProtocol(cut="whole")), golden[short])
+            assert_close(fvd_features(network, clip[:10], FvdProtocol(cut="whole")), golden[short])
 
 
 @pytest.mark.parametrize("path", goldens("eval_i3d.safetensors"))
@@ -138,11 +51,11 @@ def test_centre_cropped_clips_give_the_reference_logits(path: Path) -> None:
     golden = load_file(path)
     wanted = golden["input_b_centercrop_t0_c0"]
     every = 1 if len(wanted) == i3d.SIDE else 8
-    red = i3d.prepare(golden["clip_b"][None, :1], "centre-crop")[0, 0, 0]
+    red = prepare_windows(golden["clip_b"][None, :1], "centre-crop")[0, 0, 0]
     torch.testing.assert_close(red[::every], wanted, atol=1e-5, rtol=0)
 
     network, clip = i3d_by_rule("_g"), golden["clip_b"].numpy()
-    logits = network.features(clip, FvdProtocol(resize="centre-crop"))
+    logits = fvd_features(network, clip, FvdProtocol(resize="centre-crop"))
     assert_close(logits, golden["logits_b_centercrop_g"])
     stretched = golden["logits_b_g"]
     assert (logits - stretched).abs().max() > 0.01 * stretched.abs().max()
@@ -152,7 +65,7 @@ def test_centre_cropped_clips_give_the_reference_logits(path: Path) -> None:
 def test_inner_features_of_i3d_give_the_reference_means(path: Path) -> None:
     golden = load_file(path)
     network, clip = i3d_by_rule("_g"), golden["clip_b"].numpy()
-    inner = outputs_of(network.Mixed_5c, lambda: network.features(clip))
+    inner = outputs_of(network.Mixed_5c, lambda: fvd_features(network, clip))
     assert_close(inner.mean(dim=(2, 3, 4)), golden["avgpool_b_g"])
 
 
@@ -173,7 +86,7 @@ def test_the_torchscript_is_called_on_prepared_pictures_for_its_logits(tmp_path:
     path = tmp_path / "i3d_torchscript.pt"
     torch.jit.save(torch.jit.script(ScriptedWrapper()), str(path))
     clip = np.full((33, 30, 40, 3), (0, 51, 255), dtype=np.uint8)
-    logits = ScriptedI3D(path).features(clip, batch=1)
+    logits = fvd_features(ScriptedI3D(path), clip, batch=1)
     assert logits.shape == (2, 400)
     torch.testing.assert_close(logits[1, :3], torch.tensor([-1.0, -0.6, 1.0]), atol=1e-5, rtol=0)
 
@@ -192,15 +105,17 @@ def test_both_files_of_the_same_weights_give_the_same_logits(tmp_path: Path) -> 
                 raise ValueError
             return self.network(x)
 
-    files = {name: tmp_path / name for name in NETWORKS}
+    files = {name: tmp_path / name for name in get_args(FvdNetwork)}
     network = i3d_by_rule("_g")
     clip = load_file(GOLDEN / "eval_i3d.safetensors")["clip_b"].numpy()
     save_file(network.state_dict(), files["i3d"])
     with torch.no_grad():
-        traced = torch.jit.trace(network, i3d.prepare(torch.from_numpy(clip[None]), "stretch"))
+        traced = torch.jit.trace(network, prepare_windows(torch.from_numpy(clip[None]), "stretch"))
     torch.jit.save(torch.jit.script(Published(traced)), str(files["i3d_torchscript"]))
 
-    first, second = (load(files[name], "cpu").features(clip) for name, load in NETWORKS.items())
+    first, second = (
+        fvd_features(load_fvd_network(name, path), clip) for name, path in files.items()
+    )
     assert_close(first, second, 1e-6)
 
 
@@ -213,7 +128,7 @@ def test_a_file_that_is_no_torchscript_is_refused(tmp_path: Path) -> None:
             ScriptedI3D(path)
 
 
-class MeanColour(VideoNetwork):
+class MeanColour(nn.Module):
     """Stands for a network where only the windows matter."""
 
     device = torch.device("cpu")
@@ -234,9 +149,9 @@ def test_windows_follow_each_other_without_overlap(num_frames: int, batch: int) 
         protocol = FvdProtocol(cut=cut)
         if not count:
             with pytest.raises(InputError, match=f"{num_frames} frames are too few"):
-                MeanColour().features(clip, protocol)
+                fvd_features(MeanColour(), clip, protocol)
             continue
-        means = MeanColour().features(iter(clip), protocol, batch)[:, 0]
+        means = fvd_features(MeanColour(), iter(clip), protocol, batch)[:, 0]
         centres = length * torch.arange(count) + (length - 1) / 2
         torch.testing.assert_close((means + 1) * 127.5, centres, atol=1e-3, rtol=0)
 
@@ -252,7 +167,18 @@ def test_bicubic_is_pillows() -> None:
     from PIL import Image
 
     clip = np.random.default_rng(0).integers(0, 256, (1, 1, 300, 451, 3), dtype=np.uint8)
-    ours = i3d.prepare(torch.from_numpy(clip), "bicubic")[0, 0, 0]
+    ours = prepare_windows(torch.from_numpy(clip), "bicubic")[0, 0, 0]
     red = Image.fromarray(clip[0, 0, ..., 0].astype(np.float32))
     theirs = np.asarray(red.resize((224, 224), Image.Resampling.BICUBIC)) / 127.5 - 1
     torch.testing.assert_close(ours, torch.from_numpy(theirs), atol=1e-4, rtol=0)
+
+
+def test_every_released_tensor_has_a_place() -> None:
+    state = {name: torch.empty(shape) for name, shape in key_table("i3d.json").items()}
+    load_i3d(state, "by rule")
+    surplus = {**state, "Mixed_5b.branch9.conv.weight": torch.empty(1)}
+    with pytest.raises(WeightsError, match=r"unexpected Mixed_5b\.branch9"):
+        load_i3d(surplus, "by rule")
+    state.pop(next(name for name in state if name.endswith("running_var")))
+    with pytest.raises(WeightsError, match=r"missing .*running_var"):
+        load_i3d(state, "by rule")

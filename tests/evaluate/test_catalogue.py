@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from moda_cli.evaluate.cache import Cache
-from moda_cli.evaluate.clips import open_generated
-from moda_cli.evaluate.face import MEASURES, look_at_face
+from moda_cli.evaluate.catalogue import FACE_COLUMNS, all_metrics, look_at_face
+from moda_cli.evaluate.columns import COLUMNS
+from moda_cli.evaluate.prepared import open_generated
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.evaluate.scores import COLUMNS, all_metrics
 from moda_cli.media import write_video
 from moda_cli.media.pictures import read_image
 
@@ -30,7 +30,7 @@ def test_what_a_clip_is_too_short_for_is_named(tmp_path: Path) -> None:
         assert reasons["sharpness_drift"] == "the face was not followed for 2 s"
         assert reasons["lip_sync"] == "the video has no sound"
         assert not values.keys() & reasons.keys()
-        assert len(values) + len(reasons) == len(MEASURES)
+        assert len(values) + len(reasons) == len(FACE_COLUMNS)
         shown = {column.key for column in COLUMNS if column.metric == "face"}
         assert values.keys() | reasons.keys() == shown
         assert all(np.isfinite(list(values.values())))

@@ -39,7 +39,7 @@ def claim(out: Path, options: Row) -> None:
     _write(path, options)
 
 
-def job_key(cut: Cut) -> str:
+def cut_key(cut: Cut) -> str:
     """What a clip is cut from and how; its speaker and split may change without work."""
     values = asdict(replace(cut, split="", speaker="", video=None, sound=None))
     states = [path.stat() if path and path.exists() else None for path in (cut.video, cut.sound)]
@@ -60,7 +60,7 @@ def is_done(out: Path, cut: Cut) -> bool:
             f"{out} holds a clip {cut.name} of another video, {known['source']}",
             hint="use another folder",
         )
-    return known["key"] == job_key(cut) and all(path.is_file() for path in _files(out, known))
+    return known["key"] == cut_key(cut) and all(path.is_file() for path in _files(out, known))
 
 
 def forget(out: Path, cut: Cut) -> None:
@@ -72,7 +72,7 @@ def forget(out: Path, cut: Cut) -> None:
             path.unlink(missing_ok=True)
 
 
-def record(out: Path, cut: Cut, key: str, rows: list[Row], dropped: list[Row]) -> None:
+def mark_done(out: Path, cut: Cut, key: str, rows: list[Row], dropped: list[Row]) -> None:
     """Say that a clip is done, with its rows of the index and of what was left out."""
     labels = {"speaker": cut.speaker, "split": cut.split}
     values = {"key": key, "source": cut.source, "labels": labels, "rows": rows, "dropped": dropped}

@@ -16,8 +16,14 @@ from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.device import one_thread, resolve_device, use_threads
 from moda_cli.errors import WeightsError
-from moda_cli.extract.clip import EMOTION, MOTION, SYNC, Networks, extract_cut
-from moda_cli.extract.records import claim, forget, is_done, job_key, record, write_index
+from moda_cli.extract.features import (
+    EMOTION,
+    MOTION_EXTRACTOR,
+    SYNC,
+    ExtractionNetworks,
+    extract_cut,
+)
+from moda_cli.extract.index import claim, cut_key, forget, is_done, mark_done, write_index
 from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, Work, check_space
@@ -30,7 +36,7 @@ OnJob = Callable[[int, int], None]  # jobs done, of how many
 
 
 @dataclass(frozen=True, slots=True)
-class Summary:
+class Extracted:
     """What a folder of features holds after a run."""
 
     clips: int
@@ -47,7 +53,7 @@ def extract(
     workers: int = 1,
     ray: str | None = None,
     on_job: OnJob | None = None,
-) -> Summary:
+) -> Extracted:
     """Write the features of every usable clip to `out`, `index.jsonl` and `dropped.jsonl`.
 
     ray: address of a cluster whose machines share `out` and the videos. Clips that an earlier run
@@ -55,7 +61,7 @@ def extract(
     holds other features or is full or there is no such cluster, WeightsError, DeviceError.
     """
     where = device if ray else str(resolve_device(device))
-    store.require(*needed(audio))
+    store.require(*needed_components(audio))
     options = resolve_options(audio)
     claim(out, options)
     absent = {cut.name: "the video is not there" for cut in cuts if cut.video is None}
@@ -64,7 +70,7 @@ def extract(
     failed: dict[str, str] = {}
     extractor = Extractor(out.absolute(), options)
     if ray:
-        events = cluster.execute([anywhere(cut) for cut in todo], extractor, ray, where)
+        events = cluster.execute([absolute(cut) for cut in todo], extractor, ray, where)
     elif workers > 1 and len(todo) > 1:
         events = processes.execute(todo, extractor, [where] * workers, 1)
     else:
@@ -81,18 +87,18 @@ def extract(
     finally:
         rows, dropped = write_index(out, {cut.name: cut for cut in cuts}, {**absent, **failed})
     frames = sum(row["frames"] for row in rows)
-    return Summary(len(rows), frames / FPS / 3600, len(dropped), failed)
+    return Extracted(len(rows), frames / FPS / 3600, len(dropped), failed)
 
 
-def needed(audio: AudioKind) -> tuple[str, ...]:
+def needed_components(audio: AudioKind) -> tuple[str, ...]:
     """The components without which nothing is extracted."""
     encoder = [components.ENCODERS[audio]] if audio in components.ENCODERS else []
-    return (*components.FACE, MOTION, *encoder)
+    return (*components.FACE, MOTION_EXTRACTOR, *encoder)
 
 
-def fetch(audio: AudioKind, on_progress: OnProgress | None = None) -> None:
+def fetch_components(audio: AudioKind, on_progress: OnProgress | None = None) -> None:
     """Fetch what is missing of them. Raises WeightsError, offline with the command to run."""
-    ensure(needed(audio), on_progress)
+    ensure(needed_components(audio), on_progress)
 
 
 def resolve_options(audio: AudioKind) -> Row:
@@ -106,10 +112,10 @@ def network_hashes(audio: AudioKind) -> dict[str, str]:
     """What is looked and listened with, by component."""
     lock = store.read_lock()
     optional = [name for name in (EMOTION, *SYNC) if store.installed(name)]
-    return {name: lock[name].path_sha256[:16] for name in (*needed(audio), *optional)}
+    return {name: lock[name].path_sha256[:16] for name in (*needed_components(audio), *optional)}
 
 
-def anywhere(cut: Cut) -> Cut:
+def absolute(cut: Cut) -> Cut:
     """The clip with files that another machine finds."""
     video, sound = (path and path.absolute() for path in (cut.video, cut.sound))
     return replace(cut, video=video, sound=sound)
@@ -128,7 +134,7 @@ class Extractor:
             hint = "let all machines share MODA_CACHE, or download the same files there"
             raise WeightsError("other weights are installed here than where it began", hint=hint)
         use_threads(threads)
-        networks = Networks.load(self.options["audio"], torch.device(device))
+        networks = ExtractionNetworks.load(self.options["audio"], torch.device(device))
 
         def work(cut: Cut, following: Sequence[Cut], on_progress: object) -> Row:
             rows, dropped = extract_cut(cut, self.out, networks)
@@ -147,7 +153,7 @@ def run_all(
             cut = cuts[event.task]
             if event.kind == "started":
                 forget(out, cut)
-                keys[event.task] = job_key(cut)
+                keys[event.task] = cut_key(cut)
             elif event.kind == "failed":
                 check_space(cut.name, event)
                 yield cut, event.row["error"]
@@ -159,5 +165,5 @@ def run_all(
                     yield cut, f"{made}: the machines must share the output folder"
                     continue
                 rows = [{**row, "options": options} for row in rows]
-                record(out, cut, keys[event.task], rows, dropped)
+                mark_done(out, cut, keys[event.task], rows, dropped)
                 yield cut, ""

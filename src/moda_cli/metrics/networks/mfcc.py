@@ -18,7 +18,7 @@ FLOOR = float(np.finfo(np.float64).eps)  # in place of zero energy
 
 
 @cache
-def mel_filters() -> NDArray[np.float64]:
+def mfcc_filters() -> NDArray[np.float64]:
     """Triangles (26, 257) equally spaced on the HTK mel scale, their corners on whole FFT bins."""
     mels = np.linspace(0, 2595 * np.log10(1 + SAMPLE_RATE / 2 / 700), NUM_MELS + 2)
     hz = 700 * (10 ** (mels / 2595) - 1)
@@ -49,7 +49,7 @@ def mfcc(samples: NDArray[np.int16]) -> NDArray[np.float64]:
     padded = np.pad(wave, (0, (count - 1) * HOP + WINDOW - len(wave)))
     pieces = np.lib.stride_tricks.sliding_window_view(padded, WINDOW)[::HOP]
     power = np.abs(np.fft.rfft(pieces, FFT_SIZE)) ** 2 / FFT_SIZE
-    energy, mel = power.sum(axis=1), power @ mel_filters().T
+    energy, mel = power.sum(axis=1), power @ mfcc_filters().T
     rows = np.log(np.where(mel == 0, FLOOR, mel)) @ cosines().T
     rows[:, 0] = np.log(np.where(energy == 0, FLOOR, energy))
     return rows

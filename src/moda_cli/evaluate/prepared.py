@@ -25,14 +25,14 @@ HELD_FRAMES = 500  # 20 s, 0.4 GB: a longer clip is decoded for each metric
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class ClipWindow:
     """A part of a clip, in frames at 25 fps. The whole of it unless said otherwise."""
 
     first: int = 0
     frames: int | None = None
 
 
-WHOLE = Window()
+WHOLE = ClipWindow()
 
 
 def fitted(frame: Picture, fit: Fit) -> Picture:
@@ -49,10 +49,10 @@ def fitted(frame: Picture, fit: Fit) -> Picture:
     return np.asarray(cv2.resize(frame, (SIDE, SIDE), interpolation=method), np.uint8)
 
 
-class Clip:
+class PreparedClip:
     """A video file, or a window of one. Iterating decodes anew unless the frames are held."""
 
-    def __init__(self, path: Path, fit: Fit, window: Window = WHOLE) -> None:
+    def __init__(self, path: Path, fit: Fit, window: ClipWindow = WHOLE) -> None:
         """Raises InputError for a file that is no video."""
         self.path, self.fit, self.window = path, fit, window
         self.info = media.probe_video(path)
@@ -119,9 +119,9 @@ class Clip:
         return wave if self.frames is None else wave[: self.frames * SAMPLES_PER_FRAME]
 
 
-def open_generated(path: Path, protocol: Protocol) -> Clip:
+def open_generated(path: Path, protocol: Protocol) -> PreparedClip:
     """A generated clip. Raises InputError for no video and for another rate than 25 fps."""
-    clip = Clip(path, protocol.fit)
+    clip = PreparedClip(path, protocol.fit)
     if not protocol.resample and abs(clip.info.fps - FPS) > RATE_TOLERANCE:
         raise InputError(
             f"the clip runs at {clip.info.fps:g} fps, not {FPS}",
@@ -130,12 +130,14 @@ def open_generated(path: Path, protocol: Protocol) -> Clip:
     return clip
 
 
-def open_reference(path: Path, window: Window, protocol: Protocol, cache: Cache) -> Clip:
+def open_reference(
+    path: Path, window: ClipWindow, protocol: Protocol, cache: Cache
+) -> PreparedClip:
     """A real clip cut, fitted and, unless the protocol leaves it as saved, encoded like ours.
 
     Raises InputError for no video and for one shorter than its window.
     """
-    source = Clip(path, protocol.fit, window)
+    source = PreparedClip(path, protocol.fit, window)
     available = source.count(cache) - window.first
     wanted = window.frames or available
     if available < wanted:
@@ -152,6 +154,6 @@ def open_reference(path: Path, window: Window, protocol: Protocol, cache: Cache)
         media.write_video(iter(source), path, FPS, audio=sound, codec="h264", crf=20)
 
     key = content_key(clip=source.key, encoder="h264", crf=20)
-    encoded = Clip(cache.keep_file(key, ".mp4", encode), protocol.fit)
+    encoded = PreparedClip(cache.keep_file(key, ".mp4", encode), protocol.fit)
     encoded.frames = wanted
     return encoded

@@ -1,4 +1,4 @@
-"""`moda eval`: every metric of every clip, then what they say about the set."""
+"""Every metric of every clip, looked at once and kept, and the distances between the two sets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,29 +8,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from moda_cli import media
-from moda_cli.config import FPS
-from moda_cli.device import device_name, one_thread
+from moda_cli.device import one_thread
 from moda_cli.errors import InputError
+from moda_cli.evaluate.bootstrap import Estimate, of_clips
 from moda_cli.evaluate.cache import Arrays, Cache, KeptOnly, content_key
-from moda_cli.evaluate.clips import Clip, open_generated, open_reference
-from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, as_row
+from moda_cli.evaluate.catalogue import Measure, Metric, Selection
+from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair
+from moda_cli.evaluate.prepared import PreparedClip, open_generated, open_reference
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.evaluate.scores import COLUMNS, Choice, Measure, Metric, series
 from moda_cli.files import sha256_of
 from moda_cli.media.pictures import Picture
-from moda_cli.media.provenance import versions
 from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
-from moda_cli.metrics.statistics import Estimate, mean_over_clips, of_clips
 from moda_cli.weights import store
 
-SCHEMA = "moda-eval-results-1"
 SIDES = ("generated", "reference")
 
-OnStep = Callable[[int, int, str], None]  # looks done, of, what at
-Results = dict[str, Any]
+OnLook = Callable[[int, int, str], None]  # looks done, of, what at
 
 
 @dataclass(slots=True)
@@ -38,7 +33,7 @@ class Opened:
     """A pair whose clips are there and cut to the same length."""
 
     pair: Pair
-    clips: dict[str, Clip]  # by side
+    clips: dict[str, PreparedClip]  # by side
     keys: dict[tuple[str, str], str] = field(default_factory=dict)  # by metric and side
 
     def portrait(self) -> Picture | None:
@@ -61,12 +56,12 @@ class Evaluation:
     """One run over a set of clips."""
 
     inputs: Inputs
-    choice: Choice
+    selection: Selection
     protocol: Protocol
     cache: Cache
     device: torch.device
     reference_row: bool = True  # measure the real clips, too, by the metrics that need no pair
-    on_step: OnStep | None = None
+    on_look: OnLook | None = None
     crashed: Mapping[str, str] = field(default_factory=dict)  # clip -> why it is not looked at
     left_out: list[LeftOut] = field(default_factory=list)
     _loaded: dict[str, Measure] = field(default_factory=dict)
@@ -89,8 +84,8 @@ class Evaluation:
                     done += 1
                     if side not in item.clips:
                         continue
-                    if self.on_step:
-                        self.on_step(done, total, f"{item.pair.id} {metric.name}")
+                    if self.on_look:
+                        self.on_look(done, total, f"{item.pair.id} {metric.name}")
                     try:
                         arrays = self._look(metric, item, side)
                     except InputError as error:
@@ -108,7 +103,7 @@ class Evaluation:
 
     @property
     def metrics(self) -> list[Metric]:
-        return self.choice.metrics
+        return self.selection.metrics
 
     def sides(self, metric: Metric) -> Sequence[str]:
         return SIDES if metric.distance or self.reference_row else SIDES[:1]
@@ -222,149 +217,3 @@ class Evaluation:
 
 def weights_hash(component: str) -> str:
     return store.read_lock()[component].path_sha256
-
-
-def evaluate(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -> Results:
-    """The results object, as results.schema.json describes it.
-
-    reasons: why metrics are not measured at all.
-    """
-    reasons = dict(reasons)
-    opened, seen = evaluation.run()
-    protocol, choice = evaluation.protocol, evaluation.choice
-    values: dict[str, dict[str, dict[str, float]]] = {side: {} for side in SIDES}  # by clip
-    for (clip, name, side), arrays in seen.items():
-        metric = next(m for m in choice.metrics if m.name == name)
-        values[side].setdefault(clip, {}).update(metric.values(arrays))
-    for item in opened:
-        if timing := item.pair.timing:
-            row = values["generated"].setdefault(item.pair.id, {})
-            row["rtf_encode"] = timing.encode_seconds / timing.duration
-            if timing.seconds is not None:
-                row["rtf"] = timing.seconds / timing.duration
-    summary: dict[str, dict[str, Any]] = {side: {} for side in SIDES}
-    for side in SIDES:
-        columns = {column: None for row in values[side].values() for column in row}
-        for column in columns:
-            numbers = np.array([row[column] for row in values[side].values() if column in row])
-            estimate = mean_over_clips(numbers, protocol.bootstrap, protocol.seed)
-            summary[side][column] = asdict(estimate)
-    for metric in choice.metrics:
-        both = [o for o in opened if all((o.pair.id, metric.name, s) in seen for s in SIDES)]
-        if metric.distance and both:
-            try:
-                summary["generated"][metric.name] = evaluation.distance(metric, both)
-            except InputError as error:
-                reasons[metric.name] = str(error)
-    _set_rtf(summary["generated"], opened, protocol)
-    clips = [_clip_row(item, values, seen, evaluation) for item in opened]
-    return {
-        "schema": SCHEMA,
-        "label": label,
-        "versions": {**versions(), **library_versions()},
-        "device": device_name(evaluation.device),
-        "protocol": protocol.described(),
-        "seeds": {"bootstrap": protocol.seed},
-        "weights": weights_table(choice.metrics),
-        "split": evaluation.inputs.split,
-        "dataset": evaluation.inputs.dataset,
-        "unused_references": evaluation.inputs.unused,
-        "metrics": metric_states(choice, summary["generated"], reasons),
-        "summary": summary,
-        "clips": clips,
-        "left_out": [as_row(row) for row in evaluation.left_out],
-    }
-
-
-def _set_rtf(summary: dict[str, Any], opened: Sequence[Opened], protocol: Protocol) -> None:
-    """Of the set: all the time over all the duration, not the mean of the clips' ratios."""
-    timings = [item.pair.timing for item in opened if item.pair.timing]
-    encoded = [(t.encode_seconds, t.duration) for t in timings]
-    plain = [(t.seconds, t.duration) for t in timings if t.seconds is not None]
-    for column, rows in (("rtf_encode", encoded), ("rtf", plain)):
-        if rows:
-            table = np.array(rows)
-
-            def ratio(chosen: Sequence[int], table: NDArray[np.float64] = table) -> float:
-                seconds, durations = table[list(chosen)].sum(axis=0)
-                return float(seconds / durations)
-
-            estimate = of_clips(ratio, len(rows), protocol.bootstrap, protocol.seed)
-            summary[column] |= {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-
-
-def _clip_row(
-    item: Opened,
-    values: Mapping[str, Mapping[str, Mapping[str, float]]],
-    seen: Mapping[tuple[str, str, str], Arrays],
-    evaluation: Evaluation,
-) -> dict[str, Any]:
-    name, clips = item.pair.id, item.clips
-    over_time: dict[str, list[float | None]] = {}
-    for metric in evaluation.metrics:
-        if arrays := seen.get((name, metric.name, "generated")):
-            over_time |= series(metric.name, arrays, FPS)
-    real = clips.get("reference")
-    return {
-        "id": name,
-        "generated": str(item.pair.generated),
-        "generated_sha256": clips["generated"].sha256,
-        "reference": str(item.pair.reference) if item.pair.reference else None,
-        "reference_sha256": sha256_of(item.pair.reference) if item.pair.reference else None,
-        "reference_prepared": str(real.path) if real else None,
-        "portrait": str(item.pair.portrait) if item.pair.portrait else None,
-        "first_frame": item.pair.window.first,
-        "frames": clips["generated"].frames,
-        "values": {side: dict(values[side].get(name, {})) for side in SIDES},
-        "timing": asdict(item.pair.timing) if item.pair.timing else None,
-        "over_time": over_time,
-        "left_out": [
-            as_row(row) for row in evaluation.left_out if row.id == name and row.metric is not None
-        ],
-    }
-
-
-def metric_states(
-    choice: Choice, summary: Mapping[str, Any], reasons: Mapping[str, str]
-) -> dict[str, dict[str, Any]]:
-    """Whether each metric was measured, and what to do where it was not."""
-    measured = {column.metric for column in COLUMNS if column.key in summary}
-    states: dict[str, dict[str, Any]] = {}
-    for metric in choice.metrics:
-        ok = metric.name in measured
-        states[metric.name] = {
-            "status": "measured" if ok else "not measured",
-            "version": metric.version,
-            "reason": "" if ok else reasons.get(metric.name, "no clip allows it"),
-        }
-    for name, reason in reasons.items():
-        states.setdefault(name, {"status": "not measured", "version": None, "reason": reason})
-    for name, missing in choice.missing.items():
-        reason = f"run `{store.command_for(missing)}`"
-        states[name] = {"status": "weights missing", "version": None, "reason": reason}
-    return states
-
-
-def weights_table(metrics: Sequence[Metric]) -> dict[str, dict[str, Any]]:
-    lock = store.read_lock()
-    names = dict.fromkeys(name for metric in metrics for name in metric.components)
-    return {
-        name: {
-            "source": lock[name].source,
-            "revision": lock[name].revision,
-            "sha256": lock[name].sha256,
-            "loaded_sha256": lock[name].path_sha256,
-        }
-        for name in names
-    }
-
-
-def library_versions() -> dict[str, str]:
-    import cv2
-    import imageio_ffmpeg
-
-    return {
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
-    }
