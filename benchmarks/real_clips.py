@@ -21,12 +21,21 @@ from moda_cli.config import RenderConfig
 from moda_cli.face.portrait import frame_portrait
 from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media import figures
-from moda_cli.motion import Motion, pack, pose_from_rotation
+from moda_cli.motion import Motion, pack
 from moda_cli.render.rig.rig import Rig
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "portrait.png"
 JUDGED = {"d5": "lip_ratio", "d8": "lip_ratio", "d7": "eye_ratio"}
 SHEET_FRAMES = 8
+
+
+def pose_from_rotation(rotation: Tensor) -> Tensor:
+    """Pitch, yaw, roll in degrees (..., 3) of LivePortrait rotation matrices (..., 3, 3)."""
+    m = rotation.mT
+    pitch = torch.atan2(m[..., 2, 1], m[..., 2, 2])
+    yaw = torch.asin((-m[..., 2, 0]).clamp(-1, 1))
+    roll = torch.atan2(m[..., 1, 0], m[..., 0, 0])
+    return torch.rad2deg(torch.stack((pitch, yaw, roll), dim=-1))
 
 
 def clip_motion(tensors: dict[str, Tensor], name: str) -> Tensor:

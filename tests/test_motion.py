@@ -21,7 +21,6 @@ from moda_cli.motion import (
     encode,
     load_motion,
     pack,
-    pose_from_rotation,
     resample,
     save_motion,
     unpack,
@@ -80,21 +79,6 @@ def test_statistics_round_trip(seed: int) -> None:
     moving = stats.std > 1e-4
     again = stats.normalise(stats.denormalise(z))
     torch.testing.assert_close(again[:, moving], z[:, moving], atol=1e-2, rtol=1e-3)
-
-
-def test_angles_of_rotations() -> None:
-    pitch, yaw, roll = (torch.deg2rad(torch.tensor(a)) for a in (11.0, -23.0, 7.0))
-
-    def turn(axis: int, angle: torch.Tensor) -> torch.Tensor:
-        i, j = (k for k in range(3) if k != axis)
-        matrix = torch.eye(3)
-        matrix[i, i] = matrix[j, j] = angle.cos()
-        matrix[j, i], matrix[i, j] = angle.sin(), -angle.sin()
-        return matrix
-
-    m = turn(2, roll) @ turn(1, -yaw) @ turn(0, pitch)  # yaw turns the other way about y
-    angles = pose_from_rotation(m.mT)
-    torch.testing.assert_close(angles, torch.tensor([11.0, -23.0, 7.0]), atol=1e-3, rtol=0)
 
 
 @given(

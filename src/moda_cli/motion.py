@@ -127,15 +127,6 @@ class Stats:
         path.write_text(json.dumps(fields))
 
 
-def pose_from_rotation(rotation: Tensor) -> Tensor:
-    """Pitch, yaw, roll in degrees (..., 3) of LivePortrait rotation matrices (..., 3, 3)."""
-    m = rotation.mT
-    pitch = torch.atan2(m[..., 2, 1], m[..., 2, 2])
-    yaw = torch.asin((-m[..., 2, 0]).clamp(-1, 1))
-    roll = torch.atan2(m[..., 1, 0], m[..., 0, 0])
-    return torch.rad2deg(torch.stack((pitch, yaw, roll), dim=-1))
-
-
 def resample(pieces: Iterable[Tensor], fps: float) -> Iterator[Tensor]:
     """Consecutive motion (n, 70) at 25 fps, linearly interpolated to `fps` as it comes.
 

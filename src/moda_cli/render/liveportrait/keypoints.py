@@ -122,13 +122,3 @@ class Retargeting(nn.Module):
         delta = self.stitching(pair.flatten(1))
         offsets, shift = delta.split((3 * NUM_KEYPOINTS, 2), dim=-1)
         return kp_driving + _points(offsets) + F.pad(shift, (0, 1))[:, None]  # z stays
-
-    def lip_delta(self, kp_source: Tensor, source_ratio: Tensor, ratio: Tensor) -> Tensor:
-        """Offsets (B, 21, 3) that open the lips. kp_source: (B, 21, 3). Ratios: (B, 1)."""
-        x = torch.cat((kp_source.flatten(1), source_ratio, ratio), dim=-1)
-        return _points(self.lip(x))
-
-    def eye_delta(self, kp_source: Tensor, source_ratios: Tensor, ratio: Tensor) -> Tensor:
-        """Offsets (B, 21, 3) that open the eyes. source_ratios: (B, 2). ratio: (B, 1)."""
-        x = torch.cat((kp_source.flatten(1), source_ratios, ratio), dim=-1)
-        return _points(self.eye(x))
