@@ -19,7 +19,8 @@ from torch import Tensor
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
 from moda_cli.control import parse_emotion
-from moda_cli.generator.model import MotionGenerator, causal_take, sample
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.takes import causal_take, sample
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
 
@@ -37,7 +38,7 @@ LONG_S = 120
 SILENCE_S = 20
 JAW, LID = ARTICULATORS.index("jaw"), slice(*map(ARTICULATORS.index, ("lid_a", "brow_up")))
 POSE_ANGLES = ("pitch", "yaw", "roll")
-BARS = {  # decisions.md 23
+BARS = {  # what a bundled model must reach
     "r jaw": (0.80, 1.0),
     "r spread": (0.75, 1.0),
     "r round": (0.70, 1.0),

@@ -29,11 +29,14 @@ from moda_cli.face.extractors import (
     Extractors,
     MotionExtractor,
 )
-from moda_cli.generator.model import MotionGenerator, released_take, sample
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.takes import released_take, sample
 from moda_cli.motion import Source, Stats
+from moda_cli.render.liveportrait.engine import Engine
 from moda_cli.render.liveportrait.keypoints import Retargeting
+from moda_cli.render.liveportrait.networks import Networks
 from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
-from moda_cli.render.liveportrait.renderer import Engine, LivePortrait, Networks, fitting_batch
+from moda_cli.render.liveportrait.renderer import LivePortrait, fitting_batch
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import WarpingNetwork
 from moda_cli.speech.encoder import SpeechEncoder, SpeechEncoderConfig

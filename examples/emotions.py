@@ -8,7 +8,7 @@ import torch
 from moda_cli import media
 from moda_cli.config import EMOTIONS, SamplerConfig
 from moda_cli.face.search import choose_face, find_faces
-from moda_cli.generator.model import causal_take, sample
+from moda_cli.generator.takes import causal_take, sample
 from moda_cli.media import figures
 from moda_cli.pipeline import Pipeline
 from moda_cli.render.rig.rig import Rig

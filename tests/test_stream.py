@@ -29,14 +29,9 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
 from moda_cli.generator.hearing import HearsSpeech
-from moda_cli.generator.model import MotionGenerator, live_take, released_take, sample
-from moda_cli.generator.sampler import (
-    Velocity,
-    Windows,
-    modulate_lips,
-    modulate_lips_live,
-    sample_windows,
-)
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.sampler import Velocity, Windows, sample_windows
+from moda_cli.generator.takes import live_take, released_take, sample
 from moda_cli.media import read_audio
 from moda_cli.media.provenance import NOTICE
 from moda_cli.media.sound import sound_blocks
@@ -126,7 +121,7 @@ def test_windows_ask_for_no_more_than_a_frame_beyond_them(frames: int) -> None:
             start, prev = clip.start, clip.prev
             return lambda z, sigma: torch.sin(z + start) + prev
 
-        for ((_, piece),) in sample_windows(velocity_of, [clip], [1.0, 0.5, 0.0], draw):
+        for ((_, piece, _),) in sample_windows(velocity_of, [clip], [1.0, 0.5, 0.0], draw):
             yield piece
 
     pieces = []
@@ -135,18 +130,6 @@ def test_windows_ask_for_no_more_than_a_frame_beyond_them(frames: int) -> None:
         made += piece.shape[1]
     assert torch.equal(torch.cat(pieces, dim=1), torch.cat(list(sample(frames)), dim=1))
     assert made == frames
-
-
-def test_lips_widen_by_the_largest_distance_so_far() -> None:
-    z = torch.randn(90, 70, generator=torch.Generator().manual_seed(3))
-    rest = z[40]
-    whole = modulate_lips(z, rest, LIP_KEYPOINTS)
-    live = torch.cat(list(modulate_lips_live(z.split([1, 33, 56]), rest, LIP_KEYPOINTS)))
-    peak = int((z - rest)[:, LIPS].square().sum(dim=1).argmax())
-    torch.testing.assert_close(live[peak:], whole[peak:])
-    for frame in (0, peak - 1):
-        known = modulate_lips(z[: frame + 1], rest, LIP_KEYPOINTS)
-        torch.testing.assert_close(live[frame], known[frame])
 
 
 @pytest.fixture(scope="module")

@@ -2,15 +2,19 @@
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from moda_cli import components
 from moda_cli.config import ModelConfig
+from moda_cli.face.detect import FACE
+from moda_cli.face.extractors import EXTRACTORS
 from moda_cli.files import sha256_of
-from moda_cli.generator.model import MODEL_FILES, read_config
+from moda_cli.generator.model import MODA, MODEL_FILES, moda_config, read_config
+from moda_cli.render.liveportrait.renderer import RENDERER
+from moda_cli.speech.encoder import ENCODERS
 from moda_cli.weights import store
 
 log = logging.getLogger(__name__)
@@ -34,8 +38,8 @@ class Choice:
     @property
     def components(self) -> tuple[str, ...]:
         """All that is to be downloaded for it."""
-        own = (components.MODA,) if self.model == "moda" else ()
-        return (*own, *components.needed(self.config, self.renderer))
+        own = (MODA,) if self.model == "moda" else ()
+        return (*own, *needed(self.config, self.renderer))
 
     def described(self) -> dict[str, str]:
         """What is said of the model beside a result, with one hash over all files that are loaded.
@@ -50,6 +54,21 @@ class Choice:
         return {"model": self.model, "model_sha256": digest, "renderer": self.renderer}
 
 
+def needed(config: ModelConfig, renderer: str) -> tuple[str, ...]:
+    """Components, beside its own weights, that a model of this shape and a renderer load."""
+    names = [ENCODERS[config.audio]] if config.audio in ENCODERS else []
+    if config.source == "extracted" or renderer == "liveportrait":
+        names += [*FACE, *EXTRACTORS]
+    if renderer == "liveportrait":
+        names += RENDERER
+    return tuple(names)
+
+
+def missing(names: Sequence[str]) -> list[str]:
+    """Those of these components that are not installed."""
+    return [name for name in names if store.installed(name) is None]
+
+
 def choose(model: str, renderer: str, device: torch.device) -> Choice:
     """`auto` is `moda` on CUDA where its weights are there, else `mini`; and what belongs to it.
 
@@ -57,12 +76,12 @@ def choose(model: str, renderer: str, device: torch.device) -> Choice:
     """
     if model == "auto":
         official = choose("moda", renderer, device) if device.type == "cuda" else None
-        if official and not components.missing(official.components):
+        if official and not missing(official.components):
             return official
         if official:
             log.info("`moda download` fetches the official weights")
         model = "mini"
-    config = components.moda_config() if model == "moda" else None
+    config = moda_config() if model == "moda" else None
     config = config or read_config(BUNDLED if model == "mini" else Path(model))
     if renderer == "auto":
         renderer = "liveportrait" if config.source == "extracted" else "rig"

@@ -13,22 +13,27 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from moda_cli import __version__, components, media
+from moda_cli import __version__, media
 from moda_cli.checks import Clip, resolve
 from moda_cli.choice import choose
 from moda_cli.config import FPS, ClipConfig
 from moda_cli.control import edit_motion
 from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
+from moda_cli.face.detect import load_detector
+from moda_cli.face.extractors import EXTRACTORS, load_extractors
 from moda_cli.face.portrait import Portrait
 from moda_cli.files import atomic_write
 from moda_cli.generator.hearing import Hearing, HearsMel, HearsSpeech
-from moda_cli.generator.model import MotionGenerator, sample
+from moda_cli.generator.model import MotionGenerator, load_moda
+from moda_cli.generator.takes import sample
 from moda_cli.media import figures
 from moda_cli.media.pictures import Picture
 from moda_cli.media.sound import LiveSound, StoredWave, stored_wave
 from moda_cli.media.waves import Samples, Wave, num_frames
 from moda_cli.motion import Recording, load_motion, resample, save_motion
+from moda_cli.render.liveportrait.renderer import load_renderer
 from moda_cli.render.renderer import Renderer
+from moda_cli.speech.encoder import ENCODERS, load_encoder
 from moda_cli.studio import LivePortraitStudio, RigStudio, Studio
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
@@ -139,11 +144,11 @@ class Pipeline:
         choice = choose(model, renderer, where)
         ensure(choice.components, on_progress)
         log.info("model %s, renderer %s on %s", choice.model, choice.renderer, where)
-        listens = choice.config.audio in components.ENCODERS
-        looks = components.EXTRACTORS[0] in choice.components
+        listens = choice.config.audio in ENCODERS
+        looks = EXTRACTORS[0] in choice.components
         with enough_memory(where):
             generator = (
-                components.load_moda(where)
+                load_moda(where)
                 if choice.model == "moda"
                 else MotionGenerator.load(choice.directory, where)
             )
@@ -151,18 +156,14 @@ class Pipeline:
                 # windows of the others are sampled ahead, in a thread of each clip's own
                 graphs = where.type == "cuda" and listens
                 generator.compile(store.cache_dir() / "inductor", graphs=graphs)
-            hearing = (
-                HearsSpeech(components.load_encoder(choice.config, where))
-                if listens
-                else HearsMel()
-            )
-            detector = components.load_detector()
-            extractors = components.load_extractors(where, precision) if looks else None
+            hearing = HearsSpeech(load_encoder(choice.config, where)) if listens else HearsMel()
+            detector = load_detector()
+            extractors = load_extractors(where, precision) if looks else None
             if choice.renderer == "rig":
                 studio: Studio = RigStudio(detector, extractors)
             else:
                 assert extractors is not None  # its components hold them
-                engine = components.load_renderer(where, precision, compiled)
+                engine = load_renderer(where, precision, compiled)
                 studio = LivePortraitStudio(detector, extractors, engine)
             return cls(generator, choice.model, hearing, studio)
 

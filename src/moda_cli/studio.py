@@ -13,8 +13,9 @@ from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import Extractors
 from moda_cli.face.portrait import Portrait, read_portrait, resized
 from moda_cli.media.pictures import Picture
+from moda_cli.render.liveportrait.engine import Engine
 from moda_cli.render.liveportrait.paste import PasteBack
-from moda_cli.render.liveportrait.renderer import Engine, LivePortrait
+from moda_cli.render.liveportrait.renderer import LivePortrait
 from moda_cli.render.renderer import Renderer
 from moda_cli.render.rig.rig import Rig
 from moda_cli.weights import store

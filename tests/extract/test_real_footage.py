@@ -21,7 +21,6 @@ from safetensors.torch import load_file
 
 from extract_bench import install, make_networks, rows_of
 from face_by_rule import MOUTH_DROP, template
-from moda_cli import components
 from moda_cli.data.annotations import find_cuts
 from moda_cli.extract.extraction import extract
 from moda_cli.face.detect import LIP_MIDDLES
@@ -68,7 +67,7 @@ class FollowedFaces:
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, tmp_path / "weights", make_networks(tmp_path / "networks"))
-    monkeypatch.setattr(components, "load_detector", FollowedFaces)
+    monkeypatch.setattr("moda_cli.extract.features.load_detector", FollowedFaces)
 
 
 def shifted(video: Path, path: Path, seconds: float) -> Path:

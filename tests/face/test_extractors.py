@@ -17,7 +17,7 @@ from moda_cli.face.extractors import (
     pose_degrees,
     read_heads,
 )
-from moda_cli.generator.sampler import modulate_lips
+from moda_cli.generator.lips import modulate_lips
 from moda_cli.motion import LIP_KEYPOINTS, Stats, unpack
 from moda_cli.weights.renames.liveportrait import APPEARANCE, liveportrait_state
 from moda_cli.weights.state import load_strict

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 
 import pytest
 import torch
@@ -14,20 +13,17 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from by_rule import GOLDEN, SMALL, mmdit_by_rule
-from moda_cli.config import ModelConfig, SamplerConfig
-from moda_cli.generator.model import Window, guided_velocity
+from moda_cli.config import SamplerConfig
+from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.sampler import (
     Velocity,
     Windows,
     cross_fade,
     euler_sigmas,
-    guidance_terms,
-    modulate_lips,
     sample_euler,
     sample_windows,
     smooth_pose,
 )
-from moda_cli.motion import LIP_KEYPOINTS
 
 CASES = [
     "T200_cfg1.0_emo8", "T200_cfg1.0_emo4", "T200_cfg1.2_emo8", "T200_cfg1.2_emo4",
@@ -67,7 +63,7 @@ def test_windows_give_the_released_motion(name, golden, cases, network) -> None:
 
     noise = iter(golden["in.noise"])
     pieces = sample_windows(velocity_of, [clip], sigmas, lambda _: next(noise))
-    motion = torch.cat([piece for ((_, piece),) in pieces], dim=1)[0]
+    motion = torch.cat([piece for ((_, piece, _),) in pieces], dim=1)[0]
     torch.testing.assert_close(motion, golden[f"out.{name}"], atol=1e-4, rtol=1e-4)
 
 
@@ -115,8 +111,9 @@ def test_any_length_comes_out_whole(lengths: list[int]) -> None:
     pieces: list[list[Tensor]] = [[] for _ in lengths]
     noise = lambda _: torch.randn(1, 80, 70)  # noqa: E731
     for sampled in sample_windows(velocity_of, clips, euler_sigmas(2), noise):
-        for number, piece in sampled:
+        for number, piece, over in sampled:
             pieces[number].append(piece)
+            assert over == clips[number].over
     for number, frames in enumerate(lengths):
         motion = torch.cat(pieces[number], dim=1)
         assert motion.shape == (1, frames, 70)
@@ -126,7 +123,7 @@ def test_any_length_comes_out_whole(lengths: list[int]) -> None:
         assert error[:, 63:].max() <= 0.76  # two smoothings meet the end of a very short clip
 
 
-def test_smoothing_fading_and_lips() -> None:
+def test_smoothing_and_fading() -> None:
     golden = load_file(GOLDEN / "postprocess.safetensors")
     for source, name in ((slice(None), ""), (slice(1), ".first1"), (slice(2), ".first2")):
         torch.testing.assert_close(
@@ -135,80 +132,3 @@ def test_smoothing_fading_and_lips() -> None:
         )  # fmt: skip
     faded = cross_fade(golden["fuse.prev"][:, -16:], golden["fuse.cur"][:, :16])
     torch.testing.assert_close(faded, golden["fuse.out"][:, -16:], atol=1e-5, rtol=1e-4)
-    lips = golden["lip.in"]
-    for row, name in ((-37, "add50"), (-1, "add1")):
-        torch.testing.assert_close(
-            modulate_lips(lips, lips[row], LIP_KEYPOINTS), golden[f"lip.out.{name}"],
-            atol=1e-5, rtol=1e-4,
-        )  # fmt: skip
-
-
-def evaluate(
-    config: SamplerConfig,
-    full: float,
-    audio: float,
-    emotion: float,
-    null: float,
-    model: ModelConfig = SMALL,
-) -> float:
-    values = {
-        (True, True): full,
-        (False, True): audio,
-        (True, False): emotion,
-        (False, False): null,
-    }
-    return sum(t.weight * values[t.audio, t.emotion] for t in guidance_terms(config, model))
-
-
-def test_guidance_forms() -> None:
-    joint = evaluate(SamplerConfig(guidance=3.0), full=2.0, audio=5, emotion=7, null=1.0)
-    assert joint == pytest.approx(1 + 3 * (2 - 1))
-    default = evaluate(SamplerConfig(), full=2.0, audio=5, emotion=7, null=1.0)
-    assert default == pytest.approx(1 + 1.2)
-    each = evaluate(SamplerConfig(audio_scale=3.0, emotion_scale=1.5), 2.0, 1.0, 0.5, 9)
-    assert each == pytest.approx(2 + 2 * (2 - 1) + 0.5 * (2 - 0.5))
-    one = evaluate(SamplerConfig(emotion_scale=2.0), 2.0, 1.0, 0.5, 9)
-    assert one == pytest.approx(2 + (2 - 0.5))
-    stored = replace(SMALL, guidance=None, audio_scale=3.0)
-    assert evaluate(SamplerConfig(), 2.0, 1.0, 0.5, 9, stored) == pytest.approx(2 + 2 * (2 - 1))
-    both = evaluate(SamplerConfig(emotion_scale=2.0), 2.0, 1.0, 0.5, 9, stored)
-    assert both == pytest.approx(2 + 2 * (2 - 1) + (2 - 0.5))
-    asked = evaluate(SamplerConfig(guidance=1.5), 2.0, 5.0, 7.0, 1.0, stored)
-    assert asked == pytest.approx(1 + 1.5 * (2 - 1))
-
-
-def test_terms_of_weight_zero_are_not_evaluated(network, golden) -> None:
-    calls: list[int] = []
-    hook = network.register_forward_pre_hook(lambda _m, args: calls.append(len(args[0])))
-    audio, z = golden["in.audio"][:80], golden["in.noise"][0]
-    ones = torch.ones(80)
-
-    def evaluations(config: SamplerConfig, emotions: dict[int, Tensor]) -> int:
-        terms = guidance_terms(config, SMALL)
-        window = Window(audio, emotions, golden["in.kp"][0], golden["in.prev_motion"][0], terms)
-        with torch.inference_mode():
-            guided_velocity(network, [window], [0.5])(z, 0.5)
-        return calls[-1]
-
-    half = torch.cat((torch.ones(40), torch.zeros(40)))
-    assert evaluations(SamplerConfig(guidance=1.0), {4: ones}) == 1
-    assert evaluations(SamplerConfig(), {4: ones}) == 2
-    assert evaluations(SamplerConfig(emotion_scale=2.0), {8: ones}) == 1
-    assert evaluations(SamplerConfig(audio_scale=2.0, emotion_scale=2.0), {4: ones}) == 3
-    assert evaluations(SamplerConfig(), {4: half, 5: 1 - half}) == 3
-    hook.remove()
-
-
-def test_a_timeline_changes_the_motion_only_where_its_class_rules(network, golden) -> None:
-    audio, z = golden["in.audio"][:80], golden["in.noise"][0]
-    half = torch.cat((torch.ones(40), torch.zeros(40)))
-    terms = guidance_terms(SamplerConfig(guidance=1.0), SMALL)
-
-    def velocity(emotions: dict[int, Tensor]) -> Tensor:
-        window = Window(audio, emotions, golden["in.kp"][0], golden["in.prev_motion"][0], terms)
-        with torch.inference_mode():
-            return guided_velocity(network, [window], [0.5])(z, 0.5)[0]
-
-    both = velocity({4: half, 0: 1 - half})
-    torch.testing.assert_close(both[:40], velocity({4: torch.ones(80)})[:40])
-    torch.testing.assert_close(both[40:], velocity({0: torch.ones(80)})[40:])

@@ -10,12 +10,11 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from moda_cli import components
 from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Arrays
 from moda_cli.evaluate.prepared import PreparedClip
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.face.detect import FaceDetector
+from moda_cli.face.detect import FACE, FaceDetector, load_detector
 from moda_cli.media.pictures import Picture
 from moda_cli.metrics.video import measure_video
 from moda_cli.weights import store
@@ -119,7 +118,7 @@ def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
 
 def load_face(protocol: Protocol, device: torch.device) -> Measure:
     """The measures that need no weights; with the face networks installed they see more."""
-    detector = components.load_detector()
+    detector = load_detector()
     return lambda clip, _: look_at_face(clip, detector)
 
 
@@ -152,8 +151,8 @@ def face_reasons(arrays: Arrays) -> dict[str, str]:
 def face_networks(_: Protocol) -> str:
     """Which face detector the weights-free measures look with."""
     lock = store.read_lock()
-    found = [lock[name].path_sha256 for name in components.FACE if store.installed(name)]
-    return " ".join(found) if len(found) == len(components.FACE) else "without weights"
+    found = [lock[name].path_sha256 for name in FACE if store.installed(name)]
+    return " ".join(found) if len(found) == len(FACE) else "without weights"
 
 
 def smoothness_value(arrays: Arrays) -> dict[str, float]:

@@ -7,7 +7,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moda_cli import components
 from moda_cli.config import PICTURES, VIDEOS
 from moda_cli.data import annotations, splits
 from moda_cli.data.splits import Entry, Split
@@ -15,6 +14,7 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.prepared import WHOLE, ClipWindow, PreparedClip, open_reference
 from moda_cli.evaluate.protocol import Protocol
+from moda_cli.face.detect import load_detector
 from moda_cli.face.search import find_faces, why_none
 from moda_cli.files import sha256_of
 from moda_cli.metrics.face_track import ShotCounter
@@ -187,7 +187,7 @@ def _checked(clip: PreparedClip) -> dict[str, Any]:
     shot_of = ShotCounter()
     if any(shot_of(frame) for frame in clip):
         raise InputError("there is a cut inside the window")
-    found = find_faces(next(islice(clip, 1)), components.load_detector())
+    found = find_faces(next(islice(clip, 1)), load_detector())
     if not found.faces:
         raise InputError(f"the reference picture: {why_none(found.refused)}")
     return {}

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 
-from moda_cli import components
 from moda_cli.config import FPS, AudioKind
 from moda_cli.data.annotations import Cut
 from moda_cli.device import one_thread, resolve_device, use_threads
@@ -24,9 +23,11 @@ from moda_cli.extract.features import (
     extract_cut,
 )
 from moda_cli.extract.index import claim, cut_key, forget, is_done, mark_done, write_index
+from moda_cli.face.detect import FACE
 from moda_cli.files import Row
 from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, Work, check_space
+from moda_cli.speech.encoder import ENCODERS
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
@@ -92,8 +93,8 @@ def extract(
 
 def needed_components(audio: AudioKind) -> tuple[str, ...]:
     """The components without which nothing is extracted."""
-    encoder = [components.ENCODERS[audio]] if audio in components.ENCODERS else []
-    return (*components.FACE, MOTION_EXTRACTOR, *encoder)
+    encoder = [ENCODERS[audio]] if audio in ENCODERS else []
+    return (*FACE, MOTION_EXTRACTOR, *encoder)
 
 
 def fetch_components(audio: AudioKind, on_progress: OnProgress | None = None) -> None:

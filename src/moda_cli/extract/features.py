@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moda_cli import components, media
+from moda_cli import media
 from moda_cli.config import (
     EMOTIONS,
     FPS,
@@ -29,19 +28,17 @@ from moda_cli.errors import InputError
 from moda_cli.extract.emotion_classifier import EmotionClassifier
 from moda_cli.extract.index import left_out
 from moda_cli.extract.stretches import Stretch, stretches, unusable, views
-from moda_cli.face.detect import FaceDetector
-from moda_cli.face.extractors import MotionExtractor, read_heads
+from moda_cli.face.detect import FACE, FaceDetector, load_detector
+from moda_cli.face.extractors import MotionExtractor, load_motion_extractor, read_heads
 from moda_cli.files import Row
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.metrics.mouth import audio_mouth_lag
 from moda_cli.metrics.sync import SyncNetworks, sync_score
-from moda_cli.speech.encoder import SpeechEncoder
+from moda_cli.speech.encoder import ENCODERS, SpeechEncoder, load_encoder
 from moda_cli.speech.logmel import log_mel
 from moda_cli.speech.released import SpeechFeatures
 from moda_cli.weights import store
-from moda_cli.weights.renames import liveportrait
-from moda_cli.weights.renames.liveportrait import liveportrait_state
 
 log = logging.getLogger(__name__)
 
@@ -69,22 +66,15 @@ class ExtractionNetworks:
     @classmethod
     def load(cls, audio: AudioKind, device: torch.device) -> "ExtractionNetworks":
         """Raises WeightsError for what is missing or damaged."""
-        store.require(*components.FACE)
-        detector = components.load_detector()
+        store.require(*FACE)
+        detector = load_detector()
         assert detector is not None
         emotion = store.installed(EMOTION)
         sync = [path for path in map(store.installed, SYNC) if path]
         return cls(
             detector,
-            components.load_network(
-                MOTION_EXTRACTOR,
-                MotionExtractor,
-                partial(liveportrait_state, table=liveportrait.MOTION),
-                device,
-            ),
-            components.load_encoder(ModelConfig(audio=audio), device)
-            if audio in components.ENCODERS
-            else None,
+            load_motion_extractor(device),
+            load_encoder(ModelConfig(audio=audio), device) if audio in ENCODERS else None,
             EmotionClassifier(emotion) if emotion else None,
             SyncNetworks.load(load_file(sync[0]), load_file(sync[1]), device)
             if len(sync) == len(SYNC)

@@ -14,7 +14,9 @@ from moda_cli.face.crops import crop_image, portrait_crop, upright_crop
 from moda_cli.face.landmark_fit import MIN_IOD
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.media.pictures import Picture
+from moda_cli.weights import store
 
+FACE = ("face_detector", "face_landmarks")  # components
 YUNET_SIDE = 640  # the 2023 file's fixed input; with it every OpenCV engine runs it
 # Longer side of the picture inside that input: YuNet learned faces of 10 to 300 px, so a portrait
 # that is nearly all face is looked at once more at half the size.
@@ -110,6 +112,12 @@ class FaceDetector:
                 hint="run `moda download --verify`, then `moda download`",
             )
         return np.asarray(points, np.float64)
+
+
+def load_detector() -> FaceDetector | None:
+    """The face networks where they are downloaded."""
+    detector, landmarks = map(store.installed, FACE)
+    return FaceDetector(detector, landmarks) if detector and landmarks else None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.motion import Motion, Source, pack
+from moda_cli.weights.load import load_network
+from moda_cli.weights.renames import liveportrait
 
+EXTRACTORS = ("appearance_extractor", "motion_extractor")  # components
 POSE_BINS = 66  # of 3 degrees, from -97.5
 LAYER_NORM_EPS = 1e-6
 
@@ -192,3 +196,16 @@ class Extractors:
     def _images(self, crops: NDArray[np.uint8]) -> Tensor:
         device = next(self.motion.parameters()).device
         return torch.from_numpy(crops).to(device).permute(0, 3, 1, 2).float() / 255
+
+
+def load_motion_extractor(device: torch.device) -> MotionExtractor:
+    """M. Raises WeightsError where it is missing, damaged or of another shape."""
+    state_of = partial(liveportrait.liveportrait_state, table=liveportrait.MOTION)
+    return load_network(EXTRACTORS[1], MotionExtractor, state_of, device)
+
+
+def load_extractors(device: torch.device, dtype: torch.dtype) -> Extractors:
+    """F and M. Raises WeightsError where one is missing, damaged or of another shape."""
+    state_of = partial(liveportrait.liveportrait_state, table=liveportrait.APPEARANCE)
+    appearance = load_network(EXTRACTORS[0], AppearanceExtractor, state_of, device)
+    return Extractors(appearance, load_motion_extractor(device), dtype)

@@ -5,13 +5,8 @@ from typing import ClassVar, Protocol
 
 from moda_cli.config import SamplerConfig
 from moda_cli.control import Timeline
-from moda_cli.generator.model import (
-    MotionGenerator,
-    Take,
-    causal_take,
-    live_take,
-    released_take,
-)
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.takes import Take, causal_take, live_take, released_take
 from moda_cli.media.waves import Read, Samples
 from moda_cli.motion import Source
 from moda_cli.speech.encoder import SpeechEncoder

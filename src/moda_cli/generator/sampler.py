@@ -1,17 +1,14 @@
-"""From noise to motion: noise levels, guidance, Euler steps, overlapping windows, smoothing.
+"""From noise to motion: noise levels, Euler steps, overlapping windows, smoothing.
 
 Knows a velocity function, never a network. Everything is in normalised motion z.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
-
-from moda_cli.config import ModelConfig, SamplerConfig
 
 POSE_CHANNELS = slice(63, 70)  # what the release smooths: scale, translation, angles
 
@@ -30,42 +27,6 @@ def sample_euler(velocity: Velocity, z: Tensor, sigmas: Sequence[float]) -> Tens
     for sigma, sigma_next in pairwise(sigmas):
         z = z + (sigma_next - sigma) * velocity(z, sigma)
     return z
-
-
-@dataclass(frozen=True, slots=True)
-class Term:
-    """One network evaluation of a guided velocity: its weight and the conditions it keeps."""
-
-    weight: float
-    audio: bool = True
-    emotion: bool = True
-
-
-def guidance_terms(config: SamplerConfig, model: ModelConfig) -> list[Term]:
-    """The velocity as a weighted sum of network evaluations; the weights sum to 1.
-
-    Joint, as the release: v_null + S (v_full - v_null). With a per-condition scale, paper Eq. 8:
-    v_full + (a - 1)(v_full - v_no_audio) + (e - 1)(v_full - v_no_emotion). What `config` leaves
-    open is the model's.
-    """
-    scales = (config.audio_scale, config.emotion_scale)
-    joint = config.guidance
-    if joint is None and scales == (None, None):
-        joint = model.guidance
-    if joint is not None:
-        return [Term(1 - joint, audio=False, emotion=False), Term(joint)]
-    audio, emotion = (
-        next(scale for scale in candidates if scale is not None)
-        for candidates in (
-            (config.audio_scale, model.audio_scale, 1.0),
-            (config.emotion_scale, 1.0),
-        )
-    )
-    return [
-        Term(1 - audio, audio=False),
-        Term(1 - emotion, emotion=False),
-        Term(audio + emotion - 1),
-    ]
 
 
 def smooth_pose(z: Tensor) -> Tensor:
@@ -131,53 +92,15 @@ def sample_windows(
     clips: Sequence[Windows],
     sigmas: Sequence[float],
     draw_noise: Callable[[int], Tensor],
-) -> Iterator[list[tuple[int, Tensor]]]:
+) -> Iterator[list[tuple[int, Tensor, bool]]]:
     """Sample clips side by side, a window of each at a time; they end when they end.
 
-    Yields (clip, its normalised motion (1, n, 70) that is final) of each clip that had a window.
-    velocity_of(clips) is that of their windows, in this order; draw_noise(clip) gives the noise
-    (1, window, 70) of the clip's next window.
+    Yields (clip, its normalised motion (1, n, 70) that is final, whether the clip is over) of each
+    that had a window. velocity_of(clips) is that of their windows, in this order; draw_noise(clip)
+    gives the noise (1, window, 70) of the clip's next window.
     """
     while going := [number for number, clip in enumerate(clips) if not clip.over]:
         velocity = velocity_of(going)
         z = sample_euler(velocity, torch.cat([draw_noise(number) for number in going]), sigmas)
-        yield [(number, clips[number].settle(z[row, None])) for row, number in enumerate(going)]
-
-
-def modulate_lips(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
-    """Widen lip motion away from its resting frame, as the release does.
-
-    z: (T, 70); reference: (70) a frame of silence; lips: the lip keypoints. With q_t the squared
-    distance of frame t's lip numbers from the reference, they move away from it by
-    1 + (sigmoid(5 q_t) - 0.5) / (0.1 max q + 0.05).
-    """
-    return _widen(z, reference, lips, _lip_distance(z, reference, lips).max())
-
-
-def modulate_lips_live(
-    pieces: Iterable[Tensor], reference: Tensor, lips: Sequence[int]
-) -> Iterator[Tensor]:
-    """The same of motion (n, 70) as it comes: max q is that of the frames so far."""
-    peak = torch.zeros(1)
-    for z in pieces:
-        peaks = torch.cat((peak, _lip_distance(z, reference, lips))).cummax(dim=0).values
-        yield _widen(z, reference, lips, peaks[1:, None])
-        peak = peaks[-1:]
-
-
-def _lip_channels(lips: Sequence[int]) -> Tensor:
-    return torch.tensor([3 * keypoint + axis for keypoint in lips for axis in range(3)])
-
-
-def _lip_distance(z: Tensor, reference: Tensor, lips: Sequence[int]) -> Tensor:
-    """q (T)."""
-    return (z - reference)[:, _lip_channels(lips)].square().sum(dim=-1)
-
-
-def _widen(z: Tensor, reference: Tensor, lips: Sequence[int], peak: Tensor) -> Tensor:
-    channels = _lip_channels(lips)
-    q = _lip_distance(z, reference, lips)[:, None]
-    gain = 1 + (torch.sigmoid(5 * q) - 0.5) / (0.1 * peak + 0.05)
-    z = z.clone()
-    z[:, channels] = reference[channels] + (z[:, channels] - reference[channels]) * gain
-    return z
+        pieces = [clips[number].settle(z[row, None]) for row, number in enumerate(going)]
+        yield [(k, piece, clips[k].over) for k, piece in zip(going, pieces, strict=True)]

@@ -11,14 +11,15 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from moda_cli import components, media
+from moda_cli import media
 from moda_cli.checks import resolve
 from moda_cli.config import ClipConfig
 from moda_cli.device import use_threads
 from moda_cli.errors import ModaError
+from moda_cli.face.detect import load_detector
 from moda_cli.face.portrait import Portrait, find_face
 from moda_cli.files import Row
-from moda_cli.generator.model import Take, sample_together
+from moda_cli.generator.takes import Take, sample_together
 from moda_cli.jobs.clip_list import Job
 from moda_cli.jobs.places import at_hand
 from moda_cli.jobs.processes import Work
@@ -161,7 +162,7 @@ class ClipMaker:
 
 def input_faults(jobs: Sequence[Job]) -> Iterator[str]:
     """What is wrong with the jobs' files, each portrait and each sound looked at once."""
-    detector = components.load_detector()
+    detector = load_detector()
     known: dict[object, str | None] = {}
 
     def fault(key: object, check: Callable[[], object]) -> str | None:

@@ -1,6 +1,6 @@
 """The speech encoder: HuBERT-base or wav2vec2-base, run at 25 frames per second.
 
-moda-release.md section 4. Both share this architecture and differ in their weights alone.
+Both share this architecture and differ in their weights alone.
 """
 
 from dataclasses import dataclass
@@ -9,6 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moda_cli.config import ModelConfig
+from moda_cli.weights.load import load_network
+from moda_cli.weights.renames.speech import speech_encoder_state
+
+ENCODERS = {"hubert": "speech_encoder", "wav2vec2": "wav2vec2"}  # components, by ModelConfig.audio
 KERNELS = (10, 3, 3, 3, 3, 2, 2)
 STRIDES = (5, 2, 2, 2, 2, 2, 2)  # 320 samples in all: 50 vectors per second
 POSITION_KERNEL = 128
@@ -91,3 +96,16 @@ class SpeechEncoder(nn.Module):
             x = layer(x)
             outputs.append(x)
         return torch.stack(outputs, dim=2)
+
+
+def load_encoder(config: ModelConfig, device: torch.device) -> SpeechEncoder:
+    """The speech encoder a model listens through.
+
+    Raises WeightsError where it is missing, damaged or of another shape.
+    """
+    return load_network(
+        ENCODERS[config.audio],
+        lambda **sizes: SpeechEncoder(SpeechEncoderConfig(**sizes)),
+        speech_encoder_state,
+        device,
+    )

@@ -1,7 +1,7 @@
 """Sound to what a HuBERT or wav2vec 2.0 encoder makes of it: (T, layers, D) at 25 fps, as released.
 
-moda-release.md sections 3 to 5. An hour of sound never holds all of its features, which are 3.3 GB.
-`LiveSpeech` is the causal form of decisions.md 10, for sound that is still arriving.
+An hour of sound never holds all of its features, which are 3.3 GB. The release hears a clip whole;
+`LiveSpeech` hears sound that is still arriving, no window further than its own end.
 """
 
 import numpy as np

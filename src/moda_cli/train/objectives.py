@@ -16,9 +16,10 @@ from torch import Tensor, nn
 from moda_cli.config import ModelConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.files import atomic_write
+from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.mmdit import MMDiT
-from moda_cli.generator.model import MotionGenerator, Window, guided_velocity
-from moda_cli.generator.sampler import euler_sigmas, guidance_terms, sample_euler
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.sampler import euler_sigmas, sample_euler
 from moda_cli.media.figures import plot_motion
 from moda_cli.media.pictures import Picture
 from moda_cli.motion import ARTICULATORS, EPS, EXPRESSION, Stats, decode

@@ -1,4 +1,4 @@
-"""The fast renderer against the plain one: the gates of decisions.md 22, on weights by rule."""
+"""The fast renderer against the plain one: what it may differ by, on weights by rule."""
 
 from dataclasses import replace
 from math import log10
@@ -14,15 +14,12 @@ from torch.nn import functional as F
 from liveportrait_by_rule import by_rule, retargeting_file
 from moda_cli.errors import DeviceError
 from moda_cli.motion import Source
-from moda_cli.render.liveportrait.engine import (
-    EnlargedConv,
-    FastGenerator,
-    FastWarping,
-    shift_matrices,
-)
+from moda_cli.render.liveportrait.convolutions import EnlargedConv
+from moda_cli.render.liveportrait.engine import Engine, FastGenerator, FastWarping, shift_matrices
 from moda_cli.render.liveportrait.keypoints import Retargeting
+from moda_cli.render.liveportrait.networks import Networks
 from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
-from moda_cli.render.liveportrait.renderer import Engine, LivePortrait, Networks
+from moda_cli.render.liveportrait.renderer import LivePortrait
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource, sample_volume
 from moda_cli.weights.renames.liveportrait import RETARGETING, liveportrait_state

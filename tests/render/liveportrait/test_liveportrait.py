@@ -20,7 +20,8 @@ from moda_cli.face.extractors import AppearanceExtractor
 from moda_cli.media.pictures import Picture
 from moda_cli.motion import Source
 from moda_cli.render.liveportrait.keypoints import Retargeting, drive_absolute, source_keypoints
-from moda_cli.render.liveportrait.renderer import LivePortrait, Networks, to_pixels
+from moda_cli.render.liveportrait.networks import Networks, to_pixels
+from moda_cli.render.liveportrait.renderer import LivePortrait
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import (
     WarpingNetwork,

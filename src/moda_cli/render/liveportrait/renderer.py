@@ -3,118 +3,34 @@
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from moda_cli.device import keep_compiled
 from moda_cli.errors import DeviceError
 from moda_cli.media.pictures import Picture
 from moda_cli.motion import Source
-from moda_cli.render.liveportrait.engine import FastGenerator, FastWarping
+from moda_cli.render.liveportrait.engine import Engine
 from moda_cli.render.liveportrait.keypoints import (
     Retargeting,
     drive_absolute,
     drive_relative,
     source_keypoints,
 )
+from moda_cli.render.liveportrait.networks import Networks
 from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
 from moda_cli.render.liveportrait.spade import SpadeGenerator
-from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource
+from moda_cli.render.liveportrait.warp import WarpingNetwork
+from moda_cli.weights import store
+from moda_cli.weights.load import Network, load_network
+from moda_cli.weights.renames import liveportrait
 
 log = logging.getLogger(__name__)
 
+RENDERER = ("warping", "spade", "stitching")  # components
 FRAME_BYTES = 600e6  # of memory that a frame in flight takes in float32, half of it in 16 bits
 MAX_BATCH = 16  # frames; divides the windows of the motion generator, and more are not faster
-
-
-@dataclass(frozen=True, slots=True)
-class Networks:
-    """S, W and G as published, the reference of `Engine`. W and G run in `dtype` by autocast."""
-
-    retargeting: Retargeting
-    warping: WarpingNetwork
-    generator: SpadeGenerator
-    dtype: torch.dtype = torch.float32
-
-    @property
-    def device(self) -> torch.device:
-        """Where the networks are."""
-        return self.generator.fc.weight.device
-
-    @property
-    def fixed_batch(self) -> bool:
-        """Whether every batch should have the same size."""
-        return False
-
-    def autocast(self) -> torch.autocast:
-        """The context of `dtype`; none for float32."""
-        half = self.dtype != torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=half)
-
-    def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
-        """What W needs of a portrait: feature_volume (1, 32, 16, 64, 64), kp_source (1, 21, 3)."""
-        with self.autocast():
-            return self.warping.prepare(feature_volume.to(self.device), kp_source)
-
-    def picture(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
-        """Float32 images (B, 3, 512, 512) in [0, 1] for kp_driving (B, 21, 3)."""
-        with self.autocast():
-            image: Tensor = self.generator(self.warping(source, kp_driving))
-        return image.float()
-
-    def pixels(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
-        """Images (B, 512, 512, 3) uint8 for kp_driving (B, 21, 3)."""
-        return to_pixels(self.picture(source, kp_driving))
-
-
-class Engine:
-    """S, W and G made fast, loaded once for any number of portraits: equal to `Networks`.
-
-    Weights are cast to the networks' dtype once. compile: by torch.compile in this mode, for one
-    batch size; what it makes is kept in `cache`, so that only the first run waits for it.
-    """
-
-    def __init__(
-        self, networks: Networks, compile: str | None = None, cache: Path | None = None
-    ) -> None:
-        self.retargeting, self.dtype = networks.retargeting, networks.dtype
-        self.device = networks.device
-        self.fixed_batch = compile is not None
-        self._in_graphs = compile is not None and compile != "default"
-        self._warping = FastWarping(networks.warping, networks.dtype).eval()
-        self._generator = FastGenerator(networks.generator, networks.dtype).eval()
-        if cache:
-            keep_compiled(cache)
-        self._draw = (
-            torch.compile(self._eager, mode=compile, dynamic=False) if compile else self._eager
-        )
-
-    def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
-        """What W needs of a portrait: feature_volume (1, 32, 16, 64, 64), kp_source (1, 21, 3)."""
-        return self._warping.prepare(feature_volume.to(self.device), kp_source)
-
-    def picture(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
-        """Float32 images (B, 3, 512, 512) in [0, 1] for kp_driving (B, 21, 3)."""
-        image: Tensor = self._generator(self._warping(source, kp_driving))
-        return image
-
-    def pixels(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
-        """Images (B, 512, 512, 3) uint8 for kp_driving (B, 21, 3)."""
-        with torch.backends.cudnn.flags(enabled=True, benchmark=True, allow_tf32=False):
-            pixels: Tensor = self._draw(source, kp_driving)
-        # the next replay of a CUDA graph writes where this one did
-        return pixels.clone() if self._in_graphs else pixels
-
-    def _eager(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
-        return to_pixels(self.picture(source, kp_driving))
-
-
-def to_pixels(image: Tensor) -> Tensor:
-    """Images (B, 3, H, W) in [0, 1] as uint8 (B, H, W, 3), truncated as the release does."""
-    return (image.clamp(0, 1) * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
 def fitting_batch(device: torch.device, dtype: torch.dtype) -> int:
@@ -131,7 +47,7 @@ def fitting_batch(device: torch.device, dtype: torch.dtype) -> int:
 class LivePortrait:
     """Animates one portrait; every frame depends on its motion row alone.
 
-    source, feature_volume: what features.extractors says of its crop. paste: puts a 512 x 512 crop
+    source, feature_volume: what face/extractors.py says of its crop. paste: puts a 512 x 512 crop
     back where it belongs. neutral: (70) motion at which a frame equals the portrait; without it
     poses and faces are taken as they are, the release's absolute mode. batch_size: frames drawn at
     once, by default what fits; halved where memory runs out.
@@ -221,3 +137,22 @@ class LivePortrait:
         pixels = pixels.to("cpu", non_blocking=True)  # into pinned memory, of its own
         ready.record()
         return pixels, ready
+
+
+def load_renderer(device: torch.device, dtype: torch.dtype, compiled: bool) -> Engine:
+    """S, W and G; compiled, what torch makes of them is kept with the weights.
+
+    Raises WeightsError where one is missing, damaged or of another shape.
+    """
+
+    def load(name: str, build: Callable[..., Network], table: liveportrait.Table) -> Network:
+        state_of = partial(liveportrait.liveportrait_state, table=table)
+        return load_network(name, build, state_of, device)
+
+    networks = Networks(
+        load("stitching", Retargeting, liveportrait.RETARGETING),
+        load("warping", WarpingNetwork, liveportrait.WARPING),
+        load("spade", SpadeGenerator, liveportrait.GENERATOR),
+        dtype,
+    )
+    return Engine(networks, "default" if compiled else None, store.cache_dir() / "inductor")

@@ -1,5 +1,7 @@
-"""From a wave and a portrait's motion to the released motion, end to end."""
+"""From a wave and a portrait's motion to the released motion, end to end; and log-mel models."""
 
+import os
+import traceback
 from dataclasses import replace
 
 import numpy as np
@@ -11,8 +13,8 @@ from by_rule import SMALL, mmdit_by_rule
 from moda_cli.config import SamplerConfig
 from moda_cli.errors import WeightsError
 from moda_cli.generator.mmdit import MMDiT
-from moda_cli.generator.model import (
-    MotionGenerator,
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.takes import (
     Take,
     causal_take,
     released_take,
@@ -97,6 +99,28 @@ def test_clips_sampled_side_by_side_are_those_sampled_alone(
     for made, take in zip(together, takes, strict=True):
         (alone,) = sample(model, replace(take, draw_noise=window_noise(SMALL, take.config.seed)))
         torch.testing.assert_close(made, alone, atol=1e-4, rtol=1e-4)
+
+
+def test_four_calls_lead_to_the_network(model, features, source, monkeypatch) -> None:
+    """Whoever reads how motion is made reads these and no others, also for sound as it comes."""
+    calls: set[tuple[str, ...]] = set()
+
+    def forward(network: MMDiT, *given: object) -> Tensor:
+        names = [
+            frame.f_code.co_qualname.rpartition(".")[2]
+            for frame, _ in traceback.walk_stack(None)
+            if f"{os.sep}moda_cli{os.sep}" in frame.f_code.co_filename
+        ]
+        calls.add(tuple(reversed(names)))
+        return plain(network, *given)
+
+    plain = MMDiT.forward
+    monkeypatch.setattr(MMDiT, "forward", forward)
+    config = replace(CONFIG, steps=1)
+    list(sample(model, released_take(model, features, [(0.0, 4)], config, source)))
+    causal = small_logmel("constant", model.stats)
+    list(sample(causal, causal_take(causal, np.zeros(6400, np.float32), [(0.0, 4)], config)))
+    assert calls == {("sample", "sample_windows", "sample_euler", "velocity")}
 
 
 def test_a_portraits_model_needs_a_portrait(model, features) -> None:
