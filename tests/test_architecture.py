@@ -1,12 +1,23 @@
-"""Imports point down, and `moda --help` stays light."""
+"""Imports point down, a name means one thing, and few calls lie between command and network."""
 
 import ast
 import subprocess
 import sys
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
-import moda_cli
+import pytest
+from torch import Tensor, nn
+from typer.testing import CliRunner
 
+import moda_cli
+from moda_cli import pipeline
+from moda_cli.cli import app
+from moda_cli.generator.mmdit import MMDiT
+from moda_cli.generator.takes import sample
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
 ROOT = Path(moda_cli.__file__).parent
 BASE = {"config", "errors", "files", "device", "motion"}
 FLOORS = [  # a module may import from floors below its own, and from its own package
@@ -47,6 +58,51 @@ def test_imports_point_down() -> None:
             if not (down or within_base):
                 faults.append(f"{path.relative_to(ROOT)} imports {other}")
     assert not faults
+
+
+def test_a_file_is_one_concept_and_its_name_means_one_thing() -> None:
+    files = [path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py")]
+    long = [path.name for path in files if len(path.read_text().splitlines()) > 400]
+    assert not long
+    # a command's file bears the command's name, a renderer's that of what all renderers are
+    inside = [path.stem for path in files if path.parent.name != "cli"]
+    twice = {name for name in inside if inside.count(name) > 1}
+    assert twice <= {"renderer", "lips", "mouth"}
+    for package in {path.parent for path in files} - {ROOT}:
+        assert ast.get_docstring(ast.parse((package / "__init__.py").read_text())), package
+
+
+def test_seven_calls_from_the_command_to_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a real run: who asks for a clip's motion, and who samples it, in the thread it has."""
+    asked: list[str] = []
+    sampled: list[str] = []
+
+    def ours(first: str) -> list[str]:
+        frames = [f for f in traceback.extract_stack() if Path(f.filename).is_relative_to(ROOT)]
+        names = [frame.name for frame in frames]
+        return names[names.index(first) :]
+
+    def asking(*given: object) -> Iterator[Tensor]:
+        asked.extend(ours("generate"))
+        return sample(*given)  # type: ignore[arg-type]
+
+    def forward(module: nn.Module, _: object) -> None:
+        if isinstance(module, MMDiT) and not sampled:
+            sampled.extend([*ours("sample"), "forward"])
+
+    monkeypatch.setattr(pipeline, "sample", asking)
+    hook = nn.modules.module.register_module_forward_pre_hook(forward)
+    try:
+        files = [EXAMPLES / "portrait.png", EXAMPLES / "speech.wav", "-o", tmp_path / "out.mp4"]
+        options = ["--size", 64, "--steps", 1, "--device", "cpu", "--model", "mini"]
+        done = CliRunner().invoke(app, ["generate", *map(str, files + options)])
+    finally:
+        hook.remove()
+    assert done.exit_code == 0, done.output
+    assert asked == ["generate", "generate", "animate"]
+    assert sampled == ["sample", "sample_windows", "sample_euler", "velocity", "forward"]
 
 
 def test_help_loads_nothing_heavy() -> None:
