@@ -211,6 +211,9 @@ def test_videos_are_read_as_they_are_played(video: Video) -> None:
     with TemporaryDirectory() as name:
         path = video.write(Path(name))
         frames = assert_as_played(path, Path(name))
+        part = read_video(path, start_s=0.6, duration_s=0.4)
+        for whole, again in zip(frames[15:25], part, strict=True):
+            assert np.abs(whole.astype(int) - again).mean() < 1
         frame = np.rot90(frames[10], -video.turned // 90).astype(int)
         top, _, bottom = video.aspect.partition("/")
         aspect = video.width / video.height * int(top) / int(bottom or 1)
@@ -342,3 +345,17 @@ def test_a_picture_that_is_no_moving_one(tmp_path: Path) -> None:
     )  # fmt: skip
     with pytest.raises(InputError, match=r"song\.m4a as a video"):
         probe_video(path)
+
+
+@pytest.mark.parametrize("suffix", ["ts", "mpg", "mp4"])
+def test_a_part_far_into_a_video_is_that_of_the_whole(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"long.{suffix}"
+    make(
+        "-f", "lavfi", "-i", "testsrc2=s=64x48:r=30:d=30", "-itsoffset", 0.3, "-f", "lavfi", "-i",
+        "sine=d=30", "-c:v", "mpeg2video" if suffix == "mpg" else "libx264", "-g", 120,
+        "-pix_fmt", "yuv420p", "-c:a", "mp2" if suffix == "mpg" else "aac", path,
+    )  # fmt: skip
+    whole = list(read_video(path))[505:530]
+    part = list(read_video(path, start_s=20.2, duration_s=1))
+    assert len(part) == 25
+    np.testing.assert_array_equal(part, whole)

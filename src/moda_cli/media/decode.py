@@ -26,6 +26,8 @@ HDR = ("smpte2084", "arib-std-b67")  # PQ and HLG
 WIDE = ("bt2020", "smpte431", "smpte432")  # gamuts beyond BT.709: Rec. 2020, DCI-P3, Display P3
 WHITE_NITS, PEAK_NITS = 203, 1000  # ITU-R BT.2408: graphics white of HDR; the usual highlight
 LINEAR_UP_TO = 0.5  # of white: faces keep their level, brighter light is compressed
+UNINDEXED = ("mpegts", "mpeg")  # formats in which a jump does not land on a key frame,
+AHEAD_S = 12.0  # which may be this far back: x264's are 250 pictures apart at most
 EXACT = "flags=bicubic+accurate_rnd+full_chroma_int"  # without them colours are 4 levels off
 
 
@@ -76,6 +78,7 @@ class VideoInfo:
     has_sound: bool
     start_s: float = 0.0  # of its first picture, after the file's first stamp
     colour: Colour = Colour()
+    format: str = ""  # ffmpeg's name of it
 
 
 def probe_video(path: Path) -> VideoInfo:
@@ -101,6 +104,7 @@ def probe_video(path: Path) -> VideoInfo:
     rate = re.search(r" ([\d.]+) fps", video[0])
     clock = re.search(r"Duration: (\d+):(\d+):([\d.]+)", header)
     hours, minutes, seconds = map(float, clock.groups()) if clock else (0.0, 0.0, 0.0)
+    container = re.search(r"^Input #0, (.*), from ", header, re.MULTILINE)
     return VideoInfo(
         fps=float(rate[1]) if rate else 0.0,
         duration_s=(60 * hours + minutes) * 60 + seconds,
@@ -109,6 +113,7 @@ def probe_video(path: Path) -> VideoInfo:
         colour=Colour(
             first[2], int(first[3]), said["range"], said["space"], said["primaries"], said["trc"]
         ),
+        format=container[1] if container else "",
     )
 
 
@@ -122,9 +127,12 @@ def read_video(
     its end or that stalls.
     """
     info = probe_video(path)
+    ahead_s = min(start_s, AHEAD_S if info.format in UNINDEXED else 0.0)
     # from the key frame before: the picture shown at start_s may have begun earlier
-    seek = ["-noaccurate_seek", "-ss", f"{info.start_s + start_s:.6f}"] if start_s else []
-    rate = f"fps={fps}:start_time=0" if start_s else f"setpts=PTS-STARTPTS,fps={fps}"
+    at_s = info.start_s + start_s - ahead_s
+    seek = ["-noaccurate_seek", "-ss", f"{at_s:.6f}"] if start_s > ahead_s else []
+    rate = "setpts=PTS-STARTPTS," if not seek else ""
+    rate += f"fps={fps}:start_time={ahead_s if seek else start_s:.6f}"
     output = ["-map", "0:V:0", "-vf", f"{rate},{info.colour.to_rgb()}", "-fps_mode", "passthrough"]
     output += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1", *BOTH_TRACKS]
     limit = sys.maxsize if duration_s is None else max(1, round(duration_s * fps))
