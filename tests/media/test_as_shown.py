@@ -31,16 +31,17 @@ EXACT = ["-sws_flags", "bicubic+accurate_rnd+full_chroma_int"]
 X265 = ["libx265", "-preset", "ultrafast", "-x265-params", "lossless=1:log-level=error"]
 LOSSLESS = ["libx264", "-preset", "ultrafast", "-qp", "0"]
 VP9 = ["libvpx-vp9", "-lossless", "1", "-deadline", "realtime", "-cpu-used", "8"]
+FFV1 = ["ffv1"]
 MPEG2 = ["mpeg2video", "-q:v", "1"]
 # by container: the picture's encoder for each depth, the sound's
 FILES: dict[str, tuple[dict[int, list[str]], str]] = {
     "mp4": ({8: LOSSLESS, 10: LOSSLESS, 12: X265}, "aac"),
     "mov": ({8: LOSSLESS, 10: ["prores_ks", "-q:v", "2"], 12: X265}, "pcm_s16le"),
-    "mkv": (dict.fromkeys((8, 10, 12), ["ffv1"]), "flac"),
-    "webm": (dict.fromkeys((8, 10, 12), VP9), "libopus"),
+    "mkv": ({8: FFV1, 10: FFV1, 12: FFV1}, "flac"),
+    "webm": ({8: VP9, 10: VP9, 12: VP9}, "libopus"),
     "ts": ({8: LOSSLESS, 10: LOSSLESS, 12: X265}, "mp2"),
     "mpg": ({8: MPEG2}, "mp2"),
-    "avi": ({8: ["mpeg4", "-q:v", "1"], 10: ["ffv1"], 12: ["ffv1"]}, "mp3"),
+    "avi": ({8: ["mpeg4", "-q:v", "1"], 10: FFV1, 12: FFV1}, "mp3"),
 }
 
 

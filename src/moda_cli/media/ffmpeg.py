@@ -107,7 +107,7 @@ class Reading:
         return bytes(line)
 
     def end(self) -> int:
-        """Its exit code. Raises InputError where it does not end, ModaError where it was stopped."""
+        """Its exit code. Raises InputError where it does not end, ModaError if it was stopped."""
         try:
             code = self._process.wait(STALL_S)
         except subprocess.TimeoutExpired:
