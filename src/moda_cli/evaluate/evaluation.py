@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moda_cli import media
+from moda_cli.config import FPS
 from moda_cli.device import one_thread
 from moda_cli.errors import InputError
 from moda_cli.evaluate.bootstrap import Estimate, of_clips

@@ -51,7 +51,7 @@ def measure_video(
     """
     frames = read_video(video) if isinstance(video, Path) else video
     if wave is None and isinstance(video, Path) and probe_video(video).has_sound:
-        wave = read_audio(video)
+        wave = read_video_sound(video)
     follower, mouth, meter = FaceFollower(detector), MouthTracker(detector), StabilityMeter()
     for frame in frames:
         view = follower.look(frame)
