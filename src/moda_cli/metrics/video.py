@@ -8,7 +8,7 @@ import numpy as np
 
 from moda_cli.errors import InputError
 from moda_cli.face.detect import FaceDetector
-from moda_cli.media import probe_video, read_video
+from moda_cli.media import probe_video, read_video, read_video_sound
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.metrics.mouth import FaceFollower, MouthTracker, audio_mouth_fits
