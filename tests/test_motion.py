@@ -1,6 +1,7 @@
 """The motion vector: fields, articulators, statistics, resampling, files."""
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from moda_cli.motion import (
     ARTICULATORS,
     DIRECTIONS,
     MOTION_DIM,
+    POSE,
+    SCALE,
     Recording,
     Stats,
     decode,
@@ -98,6 +101,7 @@ def test_resampling_a_line_stays_on_it(frames: int, cut: int, fps: float) -> Non
 
 def test_motion_files(tmp_path: Path) -> None:
     motion, neutral = torch.randn(7, 70), torch.randn(70)
+    motion[:, SCALE] = neutral[SCALE] = 1.3
     path = tmp_path / "m.safetensors"
     for absolute in (False, True):
         save_motion(path, Recording(motion, neutral, absolute), {"model": "mini", "seed": "1"})
@@ -111,15 +115,59 @@ def test_motion_files(tmp_path: Path) -> None:
     assert not load_motion(foreign).absolute
 
 
-@pytest.mark.parametrize("broken", ["absent", "garbage", "shape", "empty", "nan"])
+def still(count: int, size: int = 70) -> torch.Tensor:
+    motion = torch.zeros(count, size)
+    motion[:, SCALE] = 1.3
+    return motion
+
+
+@pytest.mark.parametrize("fps", [24, 29.97, 50])
+def test_a_motion_file_of_another_rate_keeps_its_pace(tmp_path: Path, fps: float) -> None:
+    motion = still(round(4 * fps))
+    motion[:, POSE] = (torch.arange(len(motion)) / fps)[:, None]  # a degree a second
+    path = tmp_path / "m.safetensors"
+    save_file({"motion": motion}, path, {"fps": str(fps)})
+    read = load_motion(path).motion
+    assert len(read) == pytest.approx(100, abs=1)
+    torch.testing.assert_close(read[:95, 68], torch.arange(95) / 25, atol=1e-3, rtol=0)
+
+
+UNUSABLE: dict[str, tuple[torch.Tensor, dict[str, str]]] = {
+    "(3, 69)": (still(3, 69), {}),
+    "(0, 70)": (still(0), {}),
+    "non-finite": (torch.full((3, 70), torch.nan), {}),
+    "translation": (still(3).index_fill(1, torch.tensor([65]), 10_000.0), {}),
+    "scale": (torch.zeros(3, 70), {}),
+    "pose": (still(3).index_fill(1, torch.tensor([68]), 1e6), {}),
+    "fps: 0": (still(3), {"fps": "0"}),
+    "fps: fast": (still(3), {"fps": "fast"}),
+    "mode sideways": (still(3), {"mode": "sideways"}),
+    "moda 12": (still(3), {"version": "12.0.0"}),
+}
+
+
+@pytest.mark.parametrize("broken", ["absent", "garbage", *UNUSABLE])
 def test_unusable_motion_files_are_named(tmp_path: Path, broken: str) -> None:
     path = tmp_path / "m.safetensors"
     if broken == "garbage":
         path.write_bytes(b"not a motion file")
     elif broken != "absent":
-        motion = {"shape": torch.zeros(3, 69), "empty": torch.zeros(0, 70)}.get(
-            broken, torch.full((3, 70), torch.nan)
-        )
-        save_file({"motion": motion}, path)
-    with pytest.raises(InputError, match=r"m\.safetensors"):
+        motion, said = UNUSABLE[broken]
+        save_file({"motion": motion}, path, said)
+    with pytest.raises(InputError, match=r"m\.safetensors") as refused:
         load_motion(path)
+    if broken in UNUSABLE:
+        assert broken in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("mean", [0.0] * 69), ("std", [-1.0] * 70), ("identity", [math.nan] * 63)]
+)
+def test_unusable_statistics_are_named(tmp_path: Path, name: str, value: list[float]) -> None:
+    stats = {"mean": [0.0] * 70, "std": [1.0] * 70, "neutral": [0.0] * 70, "identity": [0.0] * 63}
+    path = tmp_path / "stats.json"
+    path.write_text(json.dumps(stats))
+    assert Stats.read(path).mean.shape == (70,)
+    path.write_text(json.dumps({**stats, name: value}))
+    with pytest.raises(ValueError, match=rf"{name} in stats\.json"):
+        Stats.read(path)

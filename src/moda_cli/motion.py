@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from moda_cli import __version__
 from moda_cli.config import FPS
 from moda_cli.errors import InputError
 
@@ -21,6 +23,14 @@ TRANSLATION = slice(64, 67)
 POSE = slice(67, 70)  # pitch, yaw, roll in degrees
 LIP_KEYPOINTS = (6, 12, 14, 17, 19, 20)
 MOUTH_CHANNELS = tuple(3 * k + axis for k in (3, 7, *LIP_KEYPOINTS) for axis in range(3))
+# What a head can do, widely drawn: (name, where, least, most). A frame of a file is within them.
+LIMITS = (
+    ("expression", EXPRESSION, -10.0, 10.0),
+    ("scale", SCALE, 0.01, 100.0),
+    ("translation", TRANSLATION, -10.0, 10.0),
+    ("pose", POSE, -180.0, 180.0),
+)
+MOTION_HINT = "a motion file is written by `moda generate --save-motion`"
 EPS = 1e-5  # added to every standard deviation, as the release does
 
 # Effect of one unit of each articulator on (keypoint, axis), from LivePortrait's public portrait
@@ -119,31 +129,39 @@ class Stats:
 
     @classmethod
     def read(cls, path: Path) -> "Stats":
+        """Raises OSError, or ValueError, TypeError or KeyError for what is no such file."""
         fields = json.loads(path.read_text())
-        return cls(**{name: torch.tensor(fields[name]) for name in cls.__dataclass_fields__})
+        stats = cls(**{name: torch.tensor(fields[name]) for name in cls.__dataclass_fields__})
+        for name in cls.__dataclass_fields__:
+            values, size = getattr(stats, name), 63 if name == "identity" else MOTION_DIM
+            if values.shape != (size,) or not values.isfinite().all():
+                raise ValueError(f"{name} in {path.name} is not {size} finite numbers")
+        if (stats.std < 0).any():
+            raise ValueError(f"std in {path.name} is negative")
+        return stats
 
     def write(self, path: Path) -> None:
         fields = {name: getattr(self, name).tolist() for name in self.__dataclass_fields__}
         path.write_text(json.dumps(fields))
 
 
-def resample(pieces: Iterable[Tensor], fps: float) -> Iterator[Tensor]:
-    """Consecutive motion (n, 70) at 25 fps, linearly interpolated to `fps` as it comes.
+def resample(pieces: Iterable[Tensor], fps: float, source_fps: float = FPS) -> Iterator[Tensor]:
+    """Consecutive motion (n, 70), linearly interpolated from its rate to `fps` as it comes.
 
-    Frame k shows the moment k / fps; T frames give ceil(T fps / 25).
+    Frame k shows the moment k / fps; T frames give ceil(T fps / source_fps).
     """
-    if fps == FPS:
+    if fps == source_fps:
         yield from pieces
         return
     known, base, made = torch.empty(0, MOTION_DIM), 0, 0  # `known` begins at input frame `base`
     for piece in pieces:
         base += max(0, len(known) - 1)
         known = torch.cat((known[-1:], piece))
-        count = math.floor((base + len(known) - 1) * fps / FPS) + 1
-        yield _interpolate(known, torch.arange(made, count) * FPS / fps - base)
+        count = math.floor((base + len(known) - 1) * fps / source_fps) + 1
+        yield _interpolate(known, torch.arange(made, count) * source_fps / fps - base)
         made = count
-    count = math.ceil((base + len(known)) * fps / FPS)
-    yield _interpolate(known, torch.arange(made, count) * FPS / fps - base)
+    count = math.ceil((base + len(known)) * fps / source_fps)
+    yield _interpolate(known, torch.arange(made, count) * source_fps / fps - base)
 
 
 def _interpolate(motion: Tensor, position: Tensor) -> Tensor:
@@ -168,25 +186,48 @@ def save_motion(path: Path, recording: Recording, metadata: dict[str, str]) -> N
         "neutral": recording.neutral.float().contiguous(),
     }
     mode = "absolute" if recording.absolute else "relative"
-    save_file(tensors, path, {"fps": str(FPS), "mode": mode, **metadata})
+    save_file(tensors, path, {"fps": str(FPS), "mode": mode, "version": __version__, **metadata})
 
 
 def load_motion(path: Path) -> Recording:
-    """What a motion file holds; without a neutral, that is its frame 0.
+    """What a motion file holds, at 25 fps; without a neutral, that is its frame 0.
 
-    Raises InputError for a file that is not a motion file.
+    Motion of another rate, as the file's metadata says it, is resampled. Raises InputError for a
+    file that is not a motion file, that a later release wrote, or that no head could follow.
     """
-    hint = "a motion file is written by `moda generate --save-motion`"
     try:
         with safe_open(path, framework="pt") as file:
             names = set(file.keys())
             motion = file.get_tensor("motion").float()
-            neutral = file.get_tensor("neutral").float() if "neutral" in names else motion[0]
-            absolute = (file.metadata() or {}).get("mode") == "absolute"
+            neutral = (file.get_tensor("neutral") if "neutral" in names else motion[:1]).float()
+            said = file.metadata() or {}
     except (OSError, SafetensorError, IndexError) as error:
-        raise InputError(f"cannot read motion from {path}: {error}", hint=hint) from None
-    if motion.ndim != 2 or motion.shape[1] != MOTION_DIM or neutral.shape != (MOTION_DIM,):
-        raise InputError(f"{path} holds no (T, 70) motion: {tuple(motion.shape)}", hint=hint)
-    if not (len(motion) and motion.isfinite().all() and neutral.isfinite().all()):
-        raise InputError(f"{path} holds empty or non-finite motion", hint=hint)
-    return Recording(motion, neutral, absolute)
+        raise InputError(f"cannot read motion from {path}: {error}", hint=MOTION_HINT) from None
+    if motion.ndim != 2 or motion.shape[1] != MOTION_DIM or not len(motion):
+        shape = tuple(motion.shape)
+        raise InputError(f"{path} holds no (T, 70) motion: {shape}", hint=MOTION_HINT)
+    if neutral.numel() != MOTION_DIM:
+        shape = tuple(neutral.shape)
+        raise InputError(f"{path} holds no (70) neutral: {shape}", hint=MOTION_HINT)
+    neutral = neutral.flatten()
+    if not (motion.isfinite().all() and neutral.isfinite().all()):
+        raise InputError(f"{path} holds non-finite motion", hint=MOTION_HINT)
+    for name, part, least, most in LIMITS:
+        values = torch.cat((motion, neutral[None]))[:, part]
+        if (beyond := values[(values < least) | (values > most)]).numel():
+            limits = f"outside {least:g} to {most:g}"
+            reason = f"{path} moves no head: {name} {float(beyond[0]):g} is {limits}"
+            raise InputError(reason, hint=MOTION_HINT)
+    if said.get("mode", "relative") not in ("absolute", "relative"):
+        reason = f"{path} is neither relative nor absolute motion: mode {said['mode']}"
+        raise InputError(reason, hint=MOTION_HINT)
+    release = said.get("version", __version__).split(".")[0]
+    if not release.isdecimal() or int(release) > int(__version__.split(".")[0]):
+        hint = "update moda, or save the motion again with this one"
+        raise InputError(f"{path} was written by moda {said['version']}", hint=hint)
+    rate = re.fullmatch(r"[0-9]{1,4}(\.[0-9]+)?", said.get("fps", str(FPS)))
+    if rate is None or not 1 <= float(rate[0]) <= 1000:
+        reason = f"{path} names no rate from 1 to 1000 fps: {said['fps']}"
+        raise InputError(reason, hint=MOTION_HINT)
+    motion = torch.cat(list(resample([motion], FPS, float(rate[0]))))
+    return Recording(motion, neutral, said.get("mode") == "absolute")

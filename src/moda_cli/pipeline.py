@@ -13,7 +13,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from moda_cli import __version__, media
+from moda_cli import media
 from moda_cli.checks import Clip, resolve
 from moda_cli.choice import choose
 from moda_cli.config import FPS, ClipConfig
@@ -39,6 +39,8 @@ from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
+
+FRAMES_APART = 2  # that a given motion and the sound may be without a word
 
 PREVIEW_FRAMES = 12
 
@@ -195,7 +197,11 @@ class Pipeline:
             else:
                 sound = stack.enter_context(stored_wave(config.audio))
                 track = sound.blocks() if piped else config.audio
-                length = len(given.motion) if given else num_frames(len(sound))
+                length = num_frames(len(sound))
+                if given and abs(len(given.motion) - length) > FRAMES_APART:
+                    lasts = f"{len(given.motion) / FPS:.2f} s, the sound {length / FPS:.2f} s"
+                    log.warning("%s lasts %s: the picture ends with it", config.motion, lasts)
+                length = len(given.motion) if given else length
                 total = math.ceil(length * fps / FPS)
             animation = self.animate(clip, given or sound, sampled=sampled)
             apart = (total or 0) / PREVIEW_FRAMES
@@ -229,7 +235,7 @@ class Pipeline:
             if config.save_motion:
                 with atomic_write(config.save_motion) as path:
                     recording = Recording(torch.cat(kept), animation.neutral, animation.absolute)
-                    save_motion(path, recording, {**origin, "version": __version__})
+                    save_motion(path, recording, origin)
             if config.plot and isinstance(sound, StoredWave):
                 plot = figures.plot_motion(torch.cat(kept), animation.neutral, sound[:])
                 media.write_image(config.plot, plot)

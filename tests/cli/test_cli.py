@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from typer.testing import CliRunner, Result
 from moda_cli.cli import app
 from moda_cli.cli.app import ErrorBoundary
 from moda_cli.media import read_audio
-from moda_cli.motion import POSE, load_motion
+from moda_cli.motion import POSE, load_motion, save_motion
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 PORTRAIT = EXAMPLES / "portrait.png"
@@ -87,6 +88,17 @@ def test_saved_motion_renders_to_the_same_frames(tmp_path: Path, speech: Path) -
     assert moda(PORTRAIT, speech, "-o", other, "--seed", 7).exit_code == 0
     assert np.array_equal(decoded(first), decoded(again))
     assert not np.array_equal(decoded(first), decoded(other))
+
+
+def test_motion_of_another_length_than_the_sound_is_said(tmp_path: Path, speech: Path) -> None:
+    saved, output = tmp_path / "m.safetensors", tmp_path / "o.mp4"
+    assert moda(PORTRAIT, speech, "-o", output, "--save-motion", saved).exit_code == 0
+    whole = load_motion(saved)
+    for frames, said in ((38, False), (20, True)):
+        save_motion(saved, replace(whole, motion=whole.motion[:frames]), {})
+        result = moda(PORTRAIT, speech, "-o", output, "-y", "--motion", saved)
+        assert result.exit_code == 0
+        assert ("m.safetensors lasts 0.80 s, the sound 1.60 s" in result.stderr) == said
 
 
 def test_same_seed_same_bytes(tmp_path: Path, speech: Path) -> None:

@@ -16,6 +16,7 @@ from moda_cli.errors import InputError
 from moda_cli.evaluate import catalogue
 from moda_cli.evaluate.cache import Cache
 from moda_cli.evaluate.check import check_clip
+from moda_cli.evaluate.results import few_frames
 from moda_cli.media import read_audio, read_video, write_video
 from moda_cli.pipeline import Pipeline
 
@@ -129,6 +130,27 @@ def test_what_cannot_be_measured_is_named_and_nothing_else_is_lost(bench: Path) 
     assert "left out: fast (generated): the clip runs at 30 fps" in done.stderr
     resampled = results(run(made, "--reference", real, "--resample", "--json"))
     assert "fast" in {clip["id"] for clip in resampled["clips"]}
+
+
+def test_what_readers_should_know_is_said(bench: Path) -> None:
+    """Of files that are passed over, and of clips that are not as long as their references."""
+    write_clip(bench / "made" / "a.mp4", frames=20)
+    write_clip(bench / "made" / "b.mp4", frames=33)
+    (bench / "made" / "c.gif").write_bytes(b"GIF89a")
+    for seed, name in enumerate("ab"):
+        write_clip(bench / "real" / f"{name}.mp4", frames=34, seed=seed)
+    done = run(bench / "made", "--reference", bench / "real", "--json")
+    passed, short = results(done)["notes"]
+    assert passed == f"{bench / 'made'}: passed over as no clips: 1 .gif"
+    assert short.startswith("a: the clip lasts 0.80 s, its reference 1.36 s")
+    assert f"note: {short}" in done.stderr
+    assert "passed over" in (bench / "made-eval" / "report.html").read_text()
+
+
+def test_an_fid_of_few_frames_is_not_left_beside_published_ones_without_a_word() -> None:
+    assert "on 2047 frames" in few_frames({"fid": {"samples": 2047}}, "hdtf")[0]
+    assert not few_frames({"fid": {"samples": 2048}}, "hdtf")
+    assert not few_frames({"fid": {"samples": 20}}, None)
 
 
 def test_an_interrupted_run_goes_on_where_it_was(

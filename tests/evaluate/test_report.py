@@ -52,7 +52,7 @@ def results(folder: Path, clips: int = 2) -> dict[str, Any]:
             },
             "reference": {"f_sim": {"value": 0.9, **ESTIMATE}},
         },
-        "clips": rows, "left_out": [skipped],
+        "clips": rows, "left_out": [skipped], "notes": ["short <a>"],
     }  # fmt: skip
 
 

@@ -71,6 +71,7 @@ def test_six_clips_of_a_split_are_made_and_measured(
     assert [clip["id"] for clip in data["clips"]] == [names[5], *names[:5]]
     summary = data["summary"]["generated"]
     assert summary["fid"]["samples"] == 6 * FRAMES
+    assert any(note.startswith("FID rests on") for note in data["notes"])
     assert summary["fvd"]["samples"] == 6
     for column in ("fid", "fvd", "f_sim", "smoothness", "rtf", "rtf_encode"):
         assert summary[column]["clips"] == 6

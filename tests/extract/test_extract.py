@@ -29,6 +29,7 @@ from extract_bench import (
     write_video,
 )
 from liveportrait_by_rule import by_rule
+from media_files import make
 from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.data.annotations import Box, Cut, find_cuts
@@ -144,6 +145,27 @@ def test_features_are_those_of_the_networks_alone(
     torch.testing.assert_close(parts["kp"], kp[0].flatten(), atol=1e-5, rtol=1e-4)
     assert parts["audio"].equal(log_mel(read_audio(one)).half())
     assert parts["motion"].std(dim=0).max() > 0  # the networks see the sway
+
+
+def test_a_broadcast_of_10_bits_whose_sound_starts_late(
+    bench: Bench, one: Path, tmp_path: Path
+) -> None:
+    """It is read to its end, and its sound belongs to the frames during which it is heard."""
+    path = tmp_path / "late.ts"
+    make(
+        "-i", one, "-itsoffset", 0.4, "-i", one, "-map", "0:v", "-map", "1:a", "-c:v", "libx264",
+        "-preset", "ultrafast", "-pix_fmt", "yuv420p10le", "-c:a", "mp2", path,
+    )  # fmt: skip
+    assert bench.run(str(path), "--audio", "logmel", "-q").exit_code == 0
+    (row,) = bench.rows()
+    made = load_file(bench.out / f"{row['clip']}.safetensors")["audio"].float()
+    wave = read_audio(one)
+
+    def error(late: float) -> float:
+        shifted = np.concatenate((np.zeros(round(late * 16_000), np.float32), wave))
+        return float((log_mel(shifted)[: len(made)] - made).abs()[20:].mean())
+
+    assert min((0.0, 0.2, 0.36, 0.4, 0.44, 0.6), key=error) == 0.4
 
 
 def test_emotion_is_the_mean_over_the_faces(

@@ -156,6 +156,8 @@ def evaluate(
     for row in results["left_out"]:
         what = f"{row['metric']} of {row['id']}" if row["metric"] else row["id"]
         typer.echo(f"left out: {what} ({row['side']}): {row['reason']}", err=True)
+    for note in results["notes"]:
+        typer.echo(f"note: {note}", err=True)
     if as_json:
         typer.echo(json.dumps(results))
     elif not quiet:

@@ -25,11 +25,15 @@ COLUMNS = (
     Column("smoothness", "Smooth", "smooth", "high", 4, about="motion smoothness (AMT-S)"),
     Column("rtf", "RTF", "rtf", "low", 3, about="time to make a clip over its duration"),
     Column("rtf_encode", "RTF+enc", "rtf", "low", 3, about="the same with encoding"),
-    Column("offset", "Offset", "sync", digits=1, unit="frames", about="picture behind the sound"),
+    Column(
+        "offset", "Offset", "sync", digits=1, unit="frames late", about="picture behind the sound"
+    ),
     Column("tracked", "Tracked", "sync", "high", 3, about="share of frames on the face track"),
     Column("faceless", "Faceless", "fsim", "low", 3, about="share of frames without a face"),
     Column("lip_sync", "Lip sync", "face", "high", 3, about="mouth opening against loudness, r"),
-    Column("lip_lag", "Lip lag", "face", digits=1, unit="frames", about="mouth behind the sound"),
+    Column(
+        "lip_lag", "Lip lag", "face", digits=1, unit="frames late", about="mouth behind the sound"
+    ),
     Column("silence_motion", "Silence", "face", "low", 4, "IOD", "mouth motion in pauses"),
     Column("jitter", "Jitter", "face", "low", 5, "IOD", "second difference of eyes and nose"),
     Column("flicker", "Flicker", "face", "low", 3, "levels", "outside the head, frame to frame"),

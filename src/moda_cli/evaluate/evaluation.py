@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moda_cli import media
+from moda_cli.config import FPS
 from moda_cli.device import one_thread
 from moda_cli.errors import InputError
 from moda_cli.evaluate.bootstrap import Estimate, of_clips
@@ -24,6 +25,7 @@ from moda_cli.metrics.frechet import Gaussian, frechet_distance, pool
 from moda_cli.weights import store
 
 SIDES = ("generated", "reference")
+ALIKE = 0.9  # of the longer of two clips that are compared: below that it is said
 
 OnLook = Callable[[int, int, str], None]  # looks done, of, what at
 
@@ -35,6 +37,7 @@ class Opened:
     pair: Pair
     clips: dict[str, PreparedClip]  # by side
     keys: dict[tuple[str, str], str] = field(default_factory=dict)  # by metric and side
+    note: str = ""
 
     def portrait(self) -> Picture | None:
         """The picture that the clip was made from."""
@@ -151,7 +154,7 @@ class Evaluation:
             return LeftOut(pair.id, str(error), side=side)
         for clip in clips.values():
             clip.frames = min(counts)
-        opened = Opened(pair, clips)
+        opened = Opened(pair, clips, note=unlike_lengths(pair.id, counts))
         for metric in self.metrics:
             for side in self.sides(metric):
                 if side in clips:
@@ -213,6 +216,14 @@ class Evaluation:
     def _gaussian(self, arrays: Arrays | None) -> Gaussian:
         assert arrays is not None  # it was seen a moment ago
         return Gaussian.of(torch.from_numpy(arrays["features"]).to(self.device))
+
+
+def unlike_lengths(name: str, counts: Sequence[int]) -> str:
+    """What is to be said of a clip and its reference, whose frames these are."""
+    if min(counts) >= ALIKE * max(counts):
+        return ""
+    made, real = (f"{count / FPS:.2f} s" for count in counts)
+    return f"{name}: the clip lasts {made}, its reference {real}; the longer's rest is not compared"
 
 
 def weights_hash(component: str) -> str:

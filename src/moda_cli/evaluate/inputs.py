@@ -1,6 +1,7 @@
 """Which generated clip is compared with which real one, and what cannot be compared."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -64,6 +65,7 @@ class Inputs:
     split: str | None = None
     manifest: dict[str, Any] | None = None
     unused: int = 0  # real clips that nothing was generated for
+    notes: list[str] = field(default_factory=list)
 
 
 def videos(folder: Path) -> dict[str, Path]:
@@ -85,11 +87,27 @@ def videos(folder: Path) -> dict[str, Path]:
     return found
 
 
+def passed_over(*folders: Path) -> list[str]:
+    """Of each folder what is not taken for a clip, by the files' endings."""
+    notes = []
+    for folder in folders:
+        others = Counter(
+            path.suffix.lower() or "no ending"
+            for path in folder.iterdir()
+            if path.suffix.lower() not in VIDEOS and path.is_file() and path.name[0] != "."
+        )
+        if others:
+            found = ", ".join(f"{count} {ending}" for ending, count in sorted(others.items()))
+            notes.append(f"{folder}: passed over as no clips: {found}")
+    return notes
+
+
 def from_folders(generated: Path, reference: Path | None) -> Inputs:
     """Two folders matched by stem; without a real one what needs none is measured."""
     made = videos(generated)
     if reference is None:
-        return Inputs([Pair(stem, path) for stem, path in made.items()])
+        pairs = [Pair(stem, path) for stem, path in made.items()]
+        return Inputs(pairs, notes=passed_over(generated))
     real = videos(reference)
     pairs = [Pair(stem, path, real[stem]) for stem, path in made.items() if stem in real]
     left_out = [
@@ -102,7 +120,8 @@ def from_folders(generated: Path, reference: Path | None) -> Inputs:
             f"no clip of {generated} has a namesake in {reference}",
             hint="give them the same names, or leave --reference out",
         )
-    return Inputs(pairs, left_out, unused=len(set(real) - set(made)))
+    unused = len(set(real) - set(made))
+    return Inputs(pairs, left_out, unused=unused, notes=passed_over(generated, reference))
 
 
 def from_report(report: Path, reference: Path | None) -> Inputs:
@@ -234,7 +253,8 @@ def from_split(
         left_out.append(LeftOut(row["id"], f"{row['reason']}; {by}", side="reference"))
     if not pairs:
         raise InputError(f"{generated} holds no clip of {split.name}", hint="pass --generate")
-    return Inputs(pairs, left_out, split.dataset, split.name, manifest)
+    notes = passed_over(generated)
+    return Inputs(pairs, left_out, split.dataset, split.name, manifest, notes=notes)
 
 
 def from_wild(cases: Sequence[splits.Case], generated: Path) -> Inputs:
@@ -251,7 +271,8 @@ def from_wild(cases: Sequence[splits.Case], generated: Path) -> Inputs:
         for c in cases
     ]
     manifest = {"protocol": splits.PROTOCOL, "dataset": "wild", "split": "wild", "cases": rows}
-    return Inputs(pairs, left_out, "wild", "wild", manifest)
+    notes = passed_over(generated)
+    return Inputs(pairs, left_out, "wild", "wild", manifest, notes=notes)
 
 
 def resolve_split(name: str, listed: Path | None) -> Split:

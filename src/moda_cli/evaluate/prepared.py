@@ -115,7 +115,7 @@ class PreparedClip:
         if not self.info.has_sound:
             raise InputError("the clip has no sound", hint="write the sound into the video")
         first = self.window.first * SAMPLES_PER_FRAME
-        wave = media.read_audio(self.path)[first:]
+        wave = media.read_video_sound(self.path)[first:]
         return wave if self.frames is None else wave[: self.frames * SAMPLES_PER_FRAME]
 
 

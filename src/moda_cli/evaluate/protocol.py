@@ -7,7 +7,7 @@ from moda_cli.config import FPS, SAMPLE_RATE
 from moda_cli.metrics.fvd import FvdNetwork, FvdProtocol
 
 SIDE = 512  # pixels, of every measured frame
-PREPARATION = 2  # changes when the same file would be prepared otherwise
+PREPARATION = 3  # changes when the same file would be prepared otherwise
 
 Fit = Literal["centre", "stretch"]
 

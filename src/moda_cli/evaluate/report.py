@@ -50,7 +50,7 @@ def html(results: Results, folder: Path) -> str:
         dataset=escape(dataset_title(results)),
         facts="".join(f"<li>{escape(fact)}</li>" for fact in facts),
         table=_paper_table(results),
-        missing=_missing(results),
+        remarks=_remarks(results),
         others=_other_table(results),
         charts=_charts(results),
         players=_players(results, folder),
@@ -95,12 +95,13 @@ def _table(head: str, lines: Sequence[str]) -> str:
     )
 
 
-def _missing(results: Results) -> str:
+def _remarks(results: Results) -> str:
     lines = [
         f"<b>{name}</b>: {state['status']}, {_code(state['reason'])}"
         for name, state in results["metrics"].items()
         if state["status"] != "measured"
     ]
+    lines += [escape(note) for note in results["notes"]]
     return "".join(f'<p class="note">{line}</p>' for line in lines)
 
 

@@ -22,6 +22,7 @@ from moda_cli.media.provenance import versions
 from moda_cli.weights import store
 
 SCHEMA = "moda-eval-results-1"
+FID_FRAMES = 2048  # features of a frame; the covariance of fewer frames has no full rank
 
 Results = dict[str, Any]
 
@@ -75,7 +76,21 @@ def results_of(evaluation: Evaluation, label: str, reasons: Mapping[str, str]) -
         "summary": summary,
         "clips": clips,
         "left_out": [as_row(row) for row in evaluation.left_out],
+        "notes": [
+            *evaluation.inputs.notes,
+            *(item.note for item in opened if item.note),
+            *few_frames(summary["generated"], evaluation.inputs.dataset),
+        ],
     }
+
+
+def few_frames(summary: Mapping[str, Any], dataset: str | None) -> list[str]:
+    """What is to be said of an FID that stands beside published ones."""
+    frames = summary["fid"]["samples"] if dataset and "fid" in summary else FID_FRAMES
+    if frames >= FID_FRAMES:
+        return []
+    why = f"fewer than the {FID_FRAMES} features of each, so it comes out too high"
+    return [f"FID rests on {frames} frames, {why}: not comparable with the published rows"]
 
 
 def _set_rtf(summary: dict[str, Any], opened: Sequence[Opened], protocol: Protocol) -> None:

@@ -92,7 +92,8 @@ def extract_cut(cut: Cut, out: Path, networks: ExtractionNetworks) -> tuple[list
     if cut.sound is None and not media.probe_video(cut.video).has_sound:
         return [], [left_out(cut, cut.start_s, cut.end_s, "no sound")]
     first = round(cut.start_s * SAMPLE_RATE)
-    wave = media.read_audio(cut.sound or cut.video)[first:]
+    wave = media.read_audio(cut.sound) if cut.sound else media.read_video_sound(cut.video)
+    wave = wave[first:]
     footage = Footage(cut)
     rows: list[Row] = []
     dropped: list[Row] = []

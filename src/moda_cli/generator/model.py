@@ -1,10 +1,11 @@
 """A model directory: a trained MMDiT with the statistics of its motion; and the official model."""
 
 import json
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import Field, asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -66,6 +67,8 @@ class MotionGenerator:
         with torch.device("meta"):
             network = MMDiT(config)
         load_strict(network, state, str(directory / "model.safetensors"))
+        if not all(tensor.isfinite().all() for tensor in state.values()):
+            raise _no_model(directory, ValueError("model.safetensors holds non-finite numbers"))
         return cls(network.to(device).eval(), stats)
 
     def compile(self, cache: Path, *, graphs: bool) -> None:
@@ -93,9 +96,24 @@ def read_config(directory: Path) -> ModelConfig:
         config = ModelConfig(**json.loads((directory / "config.json").read_text()))
         if config.audio not in get_args(AudioKind) or config.source not in get_args(SourceKind):
             raise ValueError(f"unknown audio {config.audio!r} or source {config.source!r}")
+        for field in fields(config):
+            if not _is_usable(field, value := getattr(config, field.name)):
+                raise ValueError(f"{field.name} is {value!r}")
+        if config.overlap >= config.window:
+            raise ValueError(f"windows of {config.window} frames share {config.overlap}")
         return config
     except (OSError, ValueError, TypeError) as error:
         raise _no_model(directory, error) from None
+
+
+def _is_usable(field: Field[Any], value: Any) -> bool:
+    """Whether a number of a config.json is one that its field can have."""
+    if isinstance(field.default, int):
+        least = 0 if field.name.endswith("_depth") or field.name == "overlap" else 1
+        return type(value) is int and value >= least
+    if isinstance(field.default, str):
+        return isinstance(value, str)
+    return value is None or math.isfinite(value)
 
 
 def _no_model(directory: Path, error: Exception) -> WeightsError:

@@ -1,7 +1,7 @@
 """Sound, pictures and video files: the only package that runs ffmpeg."""
 
 from moda_cli.files import atomic_write
-from moda_cli.media.decode import VideoInfo, probe_video, read_video
+from moda_cli.media.decode import VideoInfo, probe_video, read_video, read_video_sound
 from moda_cli.media.encode import (
     CONTAINERS,
     check_encoder,
@@ -23,6 +23,7 @@ __all__ = [
     "read_audio",
     "read_image",
     "read_video",
+    "read_video_sound",
     "streams",
     "write_image",
     "write_video",

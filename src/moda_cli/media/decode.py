@@ -1,31 +1,84 @@
-"""Frames of a video file, one by one."""
+"""Frames of a video file as a player shows them, and its sound on their clock.
+
+The clock of a video begins with its first picture, whatever its container counts from.
+"""
 
 import re
-import subprocess
-import tempfile
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
-from moda_cli.config import FPS
+from moda_cli.config import FPS, SAMPLE_RATE
 from moda_cli.errors import InputError
-from moda_cli.media.ffmpeg import check_not_stopped, ffmpeg, file_input, first_error
-from moda_cli.media.pictures import Picture
+from moda_cli.media.ffmpeg import BOTH_TRACKS, Reading, file_input, first_error
+from moda_cli.media.pictures import MAX_PIXELS, Picture
+from moda_cli.media.sound import read_audio
+from moda_cli.media.waves import Wave
 
 VIDEO_HINT = "use a video that ffmpeg reads: MP4, MOV, MKV, WebM, AVI"
+
+HD_LINES = 576  # above them players take a picture that does not say so for BT.709, else BT.601
+HDR = ("smpte2084", "arib-std-b67")  # PQ and HLG
+WIDE = ("bt2020", "smpte431", "smpte432")  # gamuts beyond BT.709: Rec. 2020, DCI-P3, Display P3
+WHITE_NITS, PEAK_NITS = 203, 1000  # ITU-R BT.2408: graphics white of HDR; the usual highlight
+LINEAR_UP_TO = 0.5  # of white: faces keep their level, brighter light is compressed
+UNINDEXED = ("mpegts", "mpeg")  # formats in which a jump does not land on a key frame,
+AHEAD_S = 12.0  # which may be this far back: x264's are 250 pictures apart at most
+EXACT = "flags=bicubic+accurate_rnd+full_chroma_int"  # without them colours are 4 levels off
+
+
+@dataclass(frozen=True, slots=True)
+class Colour:
+    """What a picture says of its samples; `unknown` where it does not."""
+
+    pixels: str = ""  # ffmpeg's name of the sample format
+    lines: int = 0
+    range: str = "unknown"
+    matrix: str = "unknown"
+    primaries: str = "unknown"
+    transfer: str = "unknown"
+
+    def to_rgb(self) -> str:
+        """The filters that make 8-bit RGB for a screen (BT.709) of it, square pixels."""
+        # whichever side is too short for the shown shape is stretched: no detail is lost
+        size = "w='round(iw*max(1,sar))':h='round(ih*max(1,1/sar))'"
+        last = f"{EXACT},setsar=1,format=rgb24"
+        is_hdr = self.transfer in HDR
+        if not is_hdr and self.primaries not in WIDE:
+            is_yuv = self.pixels.startswith(("yuv", "nv", "p0", "p2", "p4", "uyvy"))
+            is_hd = is_yuv and self.matrix == "unknown" and self.lines > HD_LINES
+            return f"scale={size}{':in_color_matrix=bt709' if is_hd else ''}:{last}"
+        tags = {
+            "rin": "full" if self.range == "pc" else "limited",
+            "min": "bt2020nc" if self.matrix == "unknown" else self.matrix,
+            "pin": "bt2020" if self.primaries == "unknown" else self.primaries,
+            "tin": "bt709" if self.transfer == "unknown" else self.transfer,
+        }
+        if self.matrix == "gbr":
+            del tags["min"], tags["rin"]
+        given = ":".join(f"{name}={value}" for name, value in tags.items())
+        peak = PEAK_NITS / WHITE_NITS
+        curve = f"tonemap=mobius:param={LINEAR_UP_TO}:desat=0:peak={peak:.4f}," if is_hdr else ""
+        return (
+            f"zscale={given}:t=linear:npl={WHITE_NITS if is_hdr else 100},format=gbrpf32le,"
+            f"zscale=p=bt709,{curve}zscale=t=bt709,format=gbrp,scale={size}:{last}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class VideoInfo:
-    """What a video's header says."""
+    """What a video's header and its first picture say."""
 
     fps: float
     duration_s: float
     has_sound: bool
+    start_s: float = 0.0  # of its first picture, after the file's first stamp
+    colour: Colour = Colour()
+    format: str = ""  # ffmpeg's name of it
 
 
 def probe_video(path: Path) -> VideoInfo:
@@ -33,65 +86,83 @@ def probe_video(path: Path) -> VideoInfo:
     if not path.is_file():
         raise InputError(f"there is no file {path}", hint="check the path")
     # not imageio_ffmpeg.read_frames: it forks through Python, where Ctrl-C may get lost
-    command = [*ffmpeg(), "-loglevel", "info", *file_input(path)]
-    told = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
-    check_not_stopped(told.returncode, str(path))
-    header = told.stderr.decode(errors="replace")
-    video = re.search(r"^ *Stream #.*: Video: .* \d+x\d+.*", header, re.MULTILINE)
-    if not video:
+    seen = ["-map", "0:V:0", "-frames:v", "1", "-vf", "showinfo", "-f", "framecrc", "pipe:1"]
+    command = ["-loglevel", "info", *file_input(path), *seen, *BOTH_TRACKS]
+    with Reading(command, str(path)) as run:
+        while (line := run.line()).startswith(b"#"):
+            pass
+        if not line:
+            run.end()
+        run.log.seek(0)
+        header = run.log.read().decode(errors="replace")
+    video = re.search(r"^ *Stream #0.*: Video: (?!.*\(attached pic\)).*", header, re.MULTILINE)
+    first = re.search(r"showinfo.* pts: *(\S+) .* fmt:(\S+) .* s:\d+x(\d+) ", header)
+    tick = re.search(r"showinfo.* config in time_base: (\d+)/(\d+)", header)
+    if not (video and first and tick):
         raise InputError(f"cannot read {path} as a video", hint=VIDEO_HINT)
+    said = defaultdict(lambda: "unknown", re.findall(r"color_(\w+):(\S+)", header))
     rate = re.search(r" ([\d.]+) fps", video[0])
     clock = re.search(r"Duration: (\d+):(\d+):([\d.]+)", header)
     hours, minutes, seconds = map(float, clock.groups()) if clock else (0.0, 0.0, 0.0)
-    duration_s = (60 * hours + minutes) * 60 + seconds
-    has_sound = re.search(r"^ *Stream #.*: Audio: ", header, re.MULTILINE) is not None
-    return VideoInfo(float(rate[1]) if rate else 0.0, duration_s, has_sound)
+    container = re.search(r"^Input #0, (.*), from ", header, re.MULTILINE)
+    return VideoInfo(
+        fps=float(rate[1]) if rate else 0.0,
+        duration_s=(60 * hours + minutes) * 60 + seconds,
+        has_sound=re.search(r"^ *Stream #0.*: Audio: ", header, re.MULTILINE) is not None,
+        start_s=0.0 if first[1] == "NOPTS" else int(first[1]) * int(tick[1]) / int(tick[2]),
+        colour=Colour(
+            first[2], int(first[3]), said["range"], said["space"], said["primaries"], said["trc"]
+        ),
+        format=container[1] if container else "",
+    )
 
 
 def read_video(
     path: Path, fps: float = FPS, *, start_s: float = 0.0, duration_s: float | None = None
 ) -> Iterator[Picture]:
-    """Yield frames, uint8 (H, W, 3) RGB, upright, resampled to a constant rate.
+    """Yield frames, uint8 (H, W, 3) RGB, resampled to a constant rate, as a player shows them.
 
-    Raises InputError for a file that cannot be decoded to its end.
+    They are upright, of the displayed shape and in a screen's colours, HDR and wide gamuts too.
+    start_s: counted from the first picture. Raises InputError for a file that cannot be decoded to
+    its end or that stalls.
     """
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", hint="check the path")
-    seek = ["-ss", f"{start_s:.6f}"] if start_s else []
-    limit = [] if duration_s is None else ["-t", f"{duration_s:.6f}"]
-    output = ["-map", "0:v:0", "-vf", f"fps={fps}", "-f", "image2pipe", "-c:v", "ppm", "pipe:1"]
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(
-            [*ffmpeg(), *seek, *file_input(path), *limit, *output],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-        assert process.stdout is not None
+    info = probe_video(path)
+    ahead_s = min(start_s, AHEAD_S if info.format in UNINDEXED else 0.0)
+    # from the key frame before: the picture shown at start_s may have begun earlier
+    at_s = info.start_s + start_s - ahead_s
+    seek = ["-noaccurate_seek", "-ss", f"{at_s:.6f}"] if start_s > ahead_s else []
+    rate = "setpts=PTS-STARTPTS," if not seek else ""
+    rate += f"fps={fps}:start_time={ahead_s if seek else start_s:.6f}"
+    output = ["-map", "0:V:0", "-vf", f"{rate},{info.colour.to_rgb()}", "-fps_mode", "passthrough"]
+    output += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1", *BOTH_TRACKS]
+    limit = sys.maxsize if duration_s is None else max(1, round(duration_s * fps))
+    with Reading([*seek, *file_input(path), *output], str(path)) as run:
         count = 0
-        try:
-            while (frame := _read_ppm(process.stdout)) is not None:
-                count += 1
-                yield frame
-            code = process.wait()
-            check_not_stopped(code, str(path))
-            if code != 0 or count == 0:
-                reason = first_error(log)
-                raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
-        finally:
-            with suppress(OSError):
-                process.stdout.close()
-            process.kill()
-            process.wait()
+        while count < limit and (frame := _read_ppm(run, path)) is not None:
+            count += 1
+            yield frame
+        if count < limit and (run.end() != 0 or count == 0):
+            reason = first_error(run.log)
+            raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
 
 
-def _read_ppm(pipe: IO[bytes]) -> Picture | None:
+def _read_ppm(run: Reading, path: Path) -> Picture | None:
     """The next picture of a stream of binary PPM files, None at its end."""
-    if pipe.readline() != b"P6\n":
+    if run.line() != b"P6":
         return None
-    width, height = map(int, pipe.readline().split())
-    pipe.readline()  # the largest value, 255
-    data = pipe.read(width * height * 3)
+    width, height = map(int, run.line().split())
+    if run.line() != b"255" or width * height > MAX_PIXELS:
+        raise InputError(f"{path} has pictures of {width}x{height}", hint="scale it down")
+    data = run.read(width * height * 3)
     if len(data) < width * height * 3:
         return None
     return np.frombuffer(data, np.uint8).reshape(height, width, 3)
+
+
+def read_video_sound(path: Path) -> Wave:
+    """The sound (N,) of a video at 16 kHz on the clock of its pictures.
+
+    Sample 640 k is heard when frame k of `read_video` begins: sound that starts later follows
+    silence, what is heard before the first picture is left out. Raises InputError as `read_audio`.
+    """
+    return read_audio(path)[round(probe_video(path).start_s * SAMPLE_RATE) :]

@@ -1,12 +1,23 @@
-"""How ffmpeg is found, given files and understood when it fails."""
+"""How ffmpeg is found, given files, read from and understood when it fails."""
 
 import re
+import select
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from moda_cli.errors import ModaError, UsageError
+from moda_cli.errors import InputError, ModaError, UsageError
 
 STOPPED = 255  # its exit code after a signal
+STALL_S = 60.0  # without a byte: some files make a decoder wait for ever
+STALL_HINT = "play it to its end, or convert it: ffmpeg -i FILE -c:v libx264 -c:a aac NEW.mp4"
+
+# Beside what is decoded, both tracks are read: to ffmpeg an MPEG stream begins with the first stamp
+# of the tracks in use, so that alone each would count from its own.
+BOTH_TRACKS = ["-map", "0:V:0?", "-map", "0:a:0?", "-c", "copy", "-f", "null", "-"]
 
 
 def ffmpeg() -> list[str]:
@@ -43,3 +54,67 @@ def first_error(log: IO[bytes]) -> str:
     lines = (line.strip() for line in log.read().decode(errors="replace").splitlines())
     errors = [line for line in lines if line and not line.startswith(("Svt[", "x265 ["))]
     return re.sub(r"^(\[[^]]*\] ?)+", "", errors[0]) if errors else "ffmpeg failed"
+
+
+class Reading:
+    """What one run of ffmpeg writes to its standard output.
+
+    No wait is longer than STALL_S. The process ends with the context, whatever was read of it.
+    """
+
+    def __init__(self, arguments: Sequence[str], name: str) -> None:
+        self._name = name
+        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
+        self._process = subprocess.Popen(
+            [*ffmpeg(), "-nostdin", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            bufsize=0,
+        )
+        assert self._process.stdout is not None
+        self._pipe = self._process.stdout
+
+    def __enter__(self) -> "Reading":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(OSError):
+            self._pipe.close()
+        self._process.kill()
+        with suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
+            self._process.wait(STALL_S)
+        self.log.close()
+
+    def read(self, count: int) -> bytearray:
+        """The next bytes, fewer only at the end. Raises InputError where they do not come."""
+        data = bytearray(count)
+        rest = memoryview(data)
+        while rest:
+            if not select.select([self._pipe], [], [], STALL_S)[0]:
+                raise self._stalled()
+            got = self._pipe.readinto(rest)  # type: ignore[attr-defined]
+            if not got:
+                return data[: count - len(rest)]
+            rest = rest[got:]
+        return data
+
+    def line(self) -> bytes:
+        """The next line without its end."""
+        line = bytearray()
+        while (byte := self.read(1)) and byte != b"\n":
+            line += byte
+        return bytes(line)
+
+    def end(self) -> int:
+        """Its exit code. Raises InputError where it does not end, ModaError if it was stopped."""
+        try:
+            code = self._process.wait(STALL_S)
+        except subprocess.TimeoutExpired:
+            raise self._stalled() from None
+        check_not_stopped(code, self._name)
+        return code
+
+    def _stalled(self) -> InputError:
+        why = f"nothing came of it for {STALL_S:g} s"
+        return InputError(f"{self._name} stalls: {why}", hint=STALL_HINT)

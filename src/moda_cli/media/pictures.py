@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from moda_cli.errors import InputError, UsageError
 from moda_cli.files import atomic_write
+from moda_cli.media.profiles import Profile, cmyk_to_srgb, embedded_profile
 from moda_cli.media.provenance import NOTICE
 
 Picture = NDArray[np.uint8]  # (H, W, 3) RGB
@@ -36,9 +37,10 @@ def parse_colour(text: str) -> Colour:
 
 
 def read_image(path: Path, background: str = "white") -> Picture:
-    """The picture in a file, uint8 (H, W, 3) RGB: turned upright, alpha laid over `background`.
+    """The picture in a file, uint8 (H, W, 3) sRGB: turned upright, alpha laid over `background`.
 
-    Raises InputError for a file that is no still picture, UsageError for the colour.
+    An embedded colour profile is applied. Raises InputError for a file that is no still picture,
+    UsageError for the colour.
     """
     colour = parse_colour(background)
     data = _read_bytes(path)
@@ -51,7 +53,7 @@ def read_image(path: Path, background: str = "white") -> Picture:
     except cv2.error:
         frames = ()
     if not frames:
-        raise InputError(f"cannot read {path} as a picture", hint=HINT)
+        raise InputError(f"cannot read {path} as a picture", hint=_format_hint(data))
     is_tiff = data[:4] in (b"II*\0", b"MM\0*")
     if len(frames) > 1 and not is_tiff:
         raise InputError(f"{path} is an animation, not a still picture", hint=HINT)
@@ -61,7 +63,15 @@ def read_image(path: Path, background: str = "white") -> Picture:
         hint = "scale it to 4096 pixels or less"
         raise InputError(f"{path} is too large ({width}x{height})", hint=hint)
     # OpenCV's TIFF reader turns the picture and, at 8 bits, multiplies by alpha itself
-    picture = _rgb(pixels, colour, premultiplied=is_tiff and pixels.dtype == np.uint8)
+    is_premultiplied = is_tiff and pixels.dtype == np.uint8
+    profile = embedded_profile(data, str(path))
+    if profile and profile.space == "CMYK":
+        try:
+            picture = cmyk_to_srgb(data, profile)
+        except ValueError as error:
+            raise InputError(f"cannot read {path} as a picture: {error}", hint=HINT) from None
+    else:
+        picture = _rgb(pixels, colour, profile, premultiplied=is_premultiplied)
     return np.ascontiguousarray(picture if is_tiff else _upright(picture, _orientation(data)))
 
 
@@ -84,24 +94,37 @@ def _is_video(data: bytes) -> bool:
     return is_mp4 or data[:4] == b"\x1aE\xdf\xa3" or data[:4] + data[8:12] == b"RIFFAVI "
 
 
-def _rgb(pixels: NDArray[Any], background: Colour, premultiplied: bool) -> Picture:
-    """RGB of samples as OpenCV decodes them: grey, BGR or BGRA, of any depth.
+def _format_hint(data: bytes) -> str:
+    """What to do about a file that OpenCV cannot read."""
+    if data[4:8] != b"ftyp":
+        return HINT
+    kind = "AVIF" if data[8:12] in (b"avif", b"avis") else "HEIC"
+    how = "the phone's or computer's picture viewer exports it; on a Mac `sips -s format png`"
+    return f"this is a picture in {kind}: save it as JPEG or PNG, {how}"
+
+
+def _rgb(
+    pixels: NDArray[Any], background: Colour, profile: Profile | None, premultiplied: bool
+) -> Picture:
+    """sRGB of samples as OpenCV decodes them: grey, BGR or BGRA, of any depth.
 
     A float picture that goes above 1 is scaled down to 1.
     """
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     if pixels.dtype == np.uint8 and channels in (1, 3):
         code = cv2.COLOR_GRAY2RGB if channels == 1 else cv2.COLOR_BGR2RGB
-        return np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+        picture = np.asarray(cv2.cvtColor(pixels, code), np.uint8)
+        return profile.to_srgb(picture) if profile else picture
     values = np.nan_to_num(pixels.astype(np.float32)).reshape(*pixels.shape[:2], channels)
     top = np.iinfo(pixels.dtype).max if pixels.dtype.kind in "iu" else max(1.0, values.max())
     values = np.clip(values / np.float32(top), 0, 1)
     rgb = values[..., 2::-1] if channels >= 3 else np.repeat(values[..., :1], 3, axis=2)
-    if channels in (2, 4):
-        alpha = values[..., -1:]
-        rgb = (rgb if premultiplied else rgb * alpha) + (1 - alpha) * np.array(
-            background, np.float32
-        ) / 255
+    alpha = values[..., -1:] if channels in (2, 4) else np.ones_like(values[..., :1])
+    if premultiplied:
+        rgb = (rgb / alpha.clip(1 / 255)).clip(0, 1)
+    if profile:
+        rgb = profile.to_srgb(np.rint(rgb * 255).astype(np.uint8)).astype(np.float32) / 255
+    rgb = rgb * alpha + (1 - alpha) * np.array(background, np.float32) / 255
     return np.asarray(np.rint(rgb * 255), np.uint8)
 
 

@@ -19,7 +19,14 @@ from numpy.typing import NDArray
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.errors import InputError, UsageError, is_disk_full
-from moda_cli.media.ffmpeg import check_not_stopped, ends_early, ffmpeg, file_input, first_error
+from moda_cli.media.ffmpeg import (
+    BOTH_TRACKS,
+    check_not_stopped,
+    ends_early,
+    ffmpeg,
+    file_input,
+    first_error,
+)
 from moda_cli.media.waves import Wave
 
 Block = tuple[int, NDArray[np.float32]]  # sample rate, samples (n, channels)
@@ -314,7 +321,7 @@ def _ffmpeg_blocks(path: Path, name: str) -> Iterator[Block]:
     # .au is the one streamable format whose header holds rate and channels but no length
     # sound that starts after the picture keeps its place
     output = ["-map", "0:a:0", "-af", "aresample=async=1:first_pts=0"]
-    output += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1"]
+    output += ["-c:a", "pcm_f32be", "-f", "au", "pipe:1", *BOTH_TRACKS]
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(

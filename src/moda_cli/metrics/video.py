@@ -8,7 +8,7 @@ import numpy as np
 
 from moda_cli.errors import InputError
 from moda_cli.face.detect import FaceDetector
-from moda_cli.media import probe_video, read_audio, read_video
+from moda_cli.media import probe_video, read_video, read_video_sound
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.metrics.mouth import FaceFollower, MouthTracker, audio_mouth_fits
@@ -51,7 +51,7 @@ def measure_video(
     """
     frames = read_video(video) if isinstance(video, Path) else video
     if wave is None and isinstance(video, Path) and probe_video(video).has_sound:
-        wave = read_audio(video)
+        wave = read_video_sound(video)
     follower, mouth, meter = FaceFollower(detector), MouthTracker(detector), StabilityMeter()
     for frame in frames:
         view = follower.look(frame)

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from moda_cli.config import NO_EMOTION, ModelConfig
+from moda_cli.config import FPS, NO_EMOTION, ModelConfig
 from moda_cli.data.feature_files import read_listing
 from moda_cli.errors import InputError
 from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
@@ -92,6 +92,7 @@ def read_index(root: Path, split: str, window: int) -> list[FeatureFile]:
     try:
         rows = read_listing(index)
         chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
+        rates = {row.get("options", {}).get("fps", FPS) for row in chosen}
         clips = [
             FeatureFile(
                 root / f"{row['clip']}.safetensors",
@@ -102,6 +103,8 @@ def read_index(root: Path, split: str, window: int) -> list[FeatureFile]:
         ]
     except (KeyError, TypeError) as error:
         raise InputError(f"{index} is damaged: {error!r}", hint=hint) from None
+    if rates - {FPS}:
+        raise InputError(f"{root} holds features at other rates than {FPS} fps: {rates}", hint=hint)
     if not clips:
         splits = ", ".join(sorted({str(row["split"]) for row in rows}))
         raise InputError(
