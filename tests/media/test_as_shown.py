@@ -336,6 +336,17 @@ def test_a_video_that_stalls_is_named(tmp_path: Path, monkeypatch: pytest.Monkey
     assert subprocess.run(["pgrep", "-f", str(path)], capture_output=True, text=True).stdout == ""
 
 
+def test_time_stamps_that_jump_by_hours_are_named(tmp_path: Path) -> None:
+    """Else one picture would be held, and looked at, a million times."""
+    path = tmp_path / "jump.mkv"
+    make(
+        "-f", "lavfi", "-i", "testsrc2=s=64x48:r=25:d=2", "-vf",
+        "setpts='PTS+gt(N\\,25)*36000/TB'", "-fps_mode", "vfr", "-c:v", "libx264", path,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"time stamps of .*jump\.mkv jump: .* 10 h"):
+        probe_video(path)
+
+
 def test_a_picture_that_is_no_moving_one(tmp_path: Path) -> None:
     """The cover of a recording is no video."""
     make("-f", "lavfi", "-i", "color=s=64x64:d=0.04", "-frames:v", 1, tmp_path / "cover.png")
