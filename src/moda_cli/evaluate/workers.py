@@ -16,8 +16,8 @@ from moda_cli.evaluate.evaluation import Evaluation
 from moda_cli.evaluate.inputs import Inputs, Pair
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.files import Row
-from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, OnProgress, Work, check_space
+from moda_cli.jobs.workforce import Workforce
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +70,8 @@ def fill_cache(
         evaluation.cache.folder.absolute(),
         evaluation.reference_row,
     )
-    events = (
-        cluster.execute(pairs, looker, ray, device)
-        if ray
-        else processes.execute(pairs, looker, [device] * workers, 1)
-    )
+    workforce = Workforce([device] * workers, isolated=True, ray=ray)
+    events = workforce.execute(pairs, looker)
     crashed: dict[str, str] = {}
     devices: set[str] = set()
     over = 0

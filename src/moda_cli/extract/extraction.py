@@ -25,13 +25,15 @@ from moda_cli.extract.features import (
 from moda_cli.extract.index import claim, cut_key, forget, is_done, mark_done, write_index
 from moda_cli.face.detect import FACE
 from moda_cli.files import Row
-from moda_cli.jobs import cluster, processes
 from moda_cli.jobs.processes import Event, Work, check_space
+from moda_cli.jobs.workforce import Workforce
 from moda_cli.speech.encoder import ENCODERS
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
+
+PREPARATION = 2  # changes when the same video would give other features
 
 OnJob = Callable[[int, int], None]  # jobs done, of how many
 
@@ -71,11 +73,8 @@ def extract(
     failed: dict[str, str] = {}
     extractor = Extractor(out.absolute(), options)
     if ray:
-        events = cluster.execute([absolute(cut) for cut in todo], extractor, ray, where)
-    elif workers > 1 and len(todo) > 1:
-        events = processes.execute(todo, extractor, [where] * workers, 1)
-    else:
-        events = processes.in_this_process(todo, extractor, where, 1)
+        todo = [absolute(cut) for cut in todo]
+    events = Workforce([where] * workers, ray=ray).execute(todo, extractor)
     try:
         with one_thread(opencv=True):
             for cut, fault in run_all(todo, out, options, events):
@@ -106,7 +105,12 @@ def resolve_options(audio: AudioKind) -> Row:
     """What features depend on beside the video: every row of the index says it."""
     if not store.installed(EMOTION):
         log.warning("no emotions: `moda download train --trust %s` fetches the classifier", EMOTION)
-    return {"audio": audio, "fps": FPS, "networks": network_hashes(audio)}
+    return {
+        "audio": audio,
+        "fps": FPS,
+        "preparation": PREPARATION,
+        "networks": network_hashes(audio),
+    }
 
 
 def network_hashes(audio: AudioKind) -> dict[str, str]:
