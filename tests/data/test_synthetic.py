@@ -201,6 +201,7 @@ def test_phones_lie_under_the_sound(voice: Voice) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("many_threads")
 def test_a_corpus_is_whole_and_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     for workers in (1, 2):
         make_corpus(tmp_path / str(workers), hours=0.06, seed=3, workers=workers)

@@ -55,6 +55,7 @@ def forbid_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("many_threads")
 def test_any_number_of_workers_gives_the_same_results(
     bench: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +77,8 @@ def test_any_number_of_workers_gives_the_same_results(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
+@pytest.mark.usefixtures("many_threads")
 def test_a_cluster_gives_the_same_results(bench: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray_bench import two_nodes
 

@@ -384,6 +384,7 @@ def command(folder: Path, out: Path, workers: int) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("many_threads")
 def test_a_killed_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
     bench: Bench, many: Path
 ) -> None:
@@ -410,6 +411,8 @@ def test_a_killed_run_goes_on_and_any_number_of_workers_gives_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
+@pytest.mark.usefixtures("many_threads")
 def test_a_cluster_gives_the_same_bytes(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray_bench import two_nodes
 

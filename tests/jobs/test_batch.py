@@ -379,6 +379,7 @@ def test_a_cluster_that_does_not_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("ray")  # one cluster at a time
 def test_a_cluster_of_two_nodes_loses_one(tmp_path: Path) -> None:
     from ray_bench import lose_at_work, two_nodes
 
