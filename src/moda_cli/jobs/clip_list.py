@@ -1,6 +1,6 @@
 """Lists of jobs: from two folders, a CSV or JSON lines file, or standard input.
 
-Every fault of a list is named before the first job starts (decisions.md 13).
+Every fault of a list is named before the first job starts, so that none is met hours later.
 """
 
 import csv
