@@ -6,45 +6,38 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from skimage.data import lbp_frontal_face_cascade_filename
-from skimage.feature import Cascade
+from numpy.typing import NDArray
 
-from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.search import find_faces
 from moda_cli.media import read_audio
 from moda_cli.media.pictures import read_image
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 
 
-def landmarks() -> FaceLandmarks:
+def landmarks() -> dict[str, NDArray[np.float64]]:
     points = json.loads((EXAMPLES / "portrait.json").read_text())
-    return FaceLandmarks(**{name: np.array(value) for name, value in points.items()})
+    return {name: np.array(value) for name, value in points.items()}
 
 
 def test_portrait_is_a_detectable_face_with_room_round_it() -> None:
-    picture, face = read_image(EXAMPLES / "portrait.png"), landmarks()
+    picture = read_image(EXAMPLES / "portrait.png")
     assert picture.shape == (512, 512, 3)
-    assert 105 <= face.iod <= 120
     assert (EXAMPLES / "portrait.png").stat().st_size < 400_000
-    cascade = Cascade(lbp_frontal_face_cascade_filename())
-    boxes = cascade.detect_multi_scale(picture, 1.1, 1, (100, 100), (400, 400))
-    middle = (face.pupils.mean(axis=0) + face.mouth) / 2
-    assert any(
-        box["c"] < middle[0] < box["c"] + box["width"]
-        and box["r"] < middle[1] < box["r"] + box["height"]
-        for box in boxes
-    )
+    (face,) = find_faces(picture).faces
+    assert 105 <= face.iod <= 120
+    assert np.linalg.norm(face.mouth - landmarks()["mouth"]) < 0.05 * face.iod
 
 
 def test_landmarks_lie_on_what_is_drawn() -> None:
-    picture, face = read_image(EXAMPLES / "portrait.png").astype(float).mean(axis=2), landmarks()
-    for x, y in face.pupils.round().astype(int):
+    picture, points = read_image(EXAMPLES / "portrait.png").astype(float).mean(axis=2), landmarks()
+    for x, y in points["pupils"].round().astype(int):
         assert picture[y - 1 : y + 2, x - 1 : x + 2].mean() < 60
         assert picture[y + 4, [x - 16, x + 16]].max() > 150  # the white of the eye
-    for x, y in face.seam[3:-3].round().astype(int):
+    for x, y in points["seam"][3:-3].round().astype(int):
         column = picture[y - 8 : y + 9, x]
         assert abs(int(column.argmin()) - 8) <= 2
-    np.testing.assert_allclose(face.seam[[0, -1]], face.corners)
+    np.testing.assert_allclose(points["seam"][[0, -1]], points["corners"])
 
 
 def test_speech_is_ten_seconds_with_pauses() -> None:

@@ -21,13 +21,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from by_rule import SMALL, mmdit_by_rule, state_by_rule
-from face_by_rule import save_landmarks, save_yunet
+from face_by_rule import save_landmarks
 from liveportrait_by_rule import by_rule, released_shapes
 from media_files import decode_sound, ffmpeg, lag
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import InputError, UsageError
-from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.generator.hearing import HearsSpeech
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.sampler import Velocity, Windows, sample_windows
@@ -200,7 +200,6 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
 
 
 def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stats, wave) -> None:
-    save_yunet(tmp_path / "yunet.onnx")
     save_landmarks(tmp_path / "landmark.onnx")
     save_portrait(tmp_path / "portrait.png")
     motion = MotionExtractor(**SIZES["motion_extractor"])
@@ -214,7 +213,7 @@ def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stat
         "moda",
         HearsSpeech(encoder),
         RigStudio(
-            FaceDetector(tmp_path / "yunet.onnx", tmp_path / "landmark.onnx"),
+            LandmarkNetwork(tmp_path / "landmark.onnx"),
             Extractors(
                 by_rule(AppearanceExtractor(**SIZES["appearance_extractor"])), motion.eval()
             ),

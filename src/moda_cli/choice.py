@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 
 from moda_cli.config import ModelConfig
-from moda_cli.face.detect import FACE
 from moda_cli.face.extractors import EXTRACTORS
+from moda_cli.face.landmarks203 import LANDMARKS
 from moda_cli.files import sha256_of
 from moda_cli.generator.model import MODA, MODEL_FILES, moda_config, read_config
 from moda_cli.render.liveportrait.renderer import RENDERER
@@ -58,7 +58,7 @@ def needed(config: ModelConfig, renderer: str) -> tuple[str, ...]:
     """Components, beside its own weights, that a model of this shape and a renderer load."""
     names = [ENCODERS[config.audio]] if config.audio in ENCODERS else []
     if config.source == "extracted" or renderer == "liveportrait":
-        names += [*FACE, *EXTRACTORS]
+        names += [LANDMARKS, *EXTRACTORS]
     if renderer == "liveportrait":
         names += RENDERER
     return tuple(names)

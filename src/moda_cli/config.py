@@ -111,6 +111,7 @@ class ClipConfig:
     emotion: str = "none"  # a class or a timeline
     face: str = "largest"  # or left, right, or a number from the left
     face_points: str | None = None  # left pupil, right pupil, mouth centre, in pixels
+    force: bool = False  # animate what may be no face, where no face is sure
     background: str = "white"  # behind a transparent portrait
     motion: Path | None = None  # render this motion instead of sampling one
     save_motion: Path | None = None

@@ -19,8 +19,8 @@ from moda_cli.choice import choose
 from moda_cli.config import FPS, ClipConfig
 from moda_cli.control import edit_motion
 from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
-from moda_cli.face.detect import load_detector
 from moda_cli.face.extractors import EXTRACTORS, load_extractors
+from moda_cli.face.landmarks203 import load_landmarks
 from moda_cli.face.portrait import Portrait
 from moda_cli.files import atomic_write
 from moda_cli.generator.hearing import Hearing, HearsMel, HearsSpeech
@@ -89,7 +89,7 @@ class Result:
     height: int
     seconds: float  # from reading the inputs to the finished file
     rtf: float  # seconds over the video's duration
-    face_score: float
+    face_score: float | None  # probability of a face; None where its points were given
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,14 +159,15 @@ class Pipeline:
                 graphs = where.type == "cuda" and listens
                 generator.compile(store.cache_dir() / "inductor", graphs=graphs)
             hearing = HearsSpeech(load_encoder(choice.config, where)) if listens else HearsMel()
-            detector = load_detector()
+            landmarks = load_landmarks() if looks else None
             extractors = load_extractors(where, precision) if looks else None
             if choice.renderer == "rig":
-                studio: Studio = RigStudio(detector, extractors)
+                studio: Studio = RigStudio(landmarks, extractors)
             else:
-                assert extractors is not None  # its components hold them
+                assert landmarks is not None  # its components hold them
+                assert extractors is not None
                 engine = load_renderer(where, precision, compiled)
-                studio = LivePortraitStudio(detector, extractors, engine)
+                studio = LivePortraitStudio(landmarks, extractors, engine)
             return cls(generator, choice.model, hearing, studio)
 
     def generate(

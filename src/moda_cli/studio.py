@@ -9,8 +9,8 @@ from typing import ClassVar, Protocol
 from torch import Tensor
 
 from moda_cli.config import ClipConfig
-from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import Extractors
+from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.face.portrait import Portrait, read_portrait, resized
 from moda_cli.media.pictures import Picture
 from moda_cli.render.liveportrait.engine import Engine
@@ -42,14 +42,14 @@ class Studio(Protocol):
 class RigStudio:
     """The renderer without weights. The extractors serve models that start from the portrait."""
 
-    detector: FaceDetector | None
+    landmarks: LandmarkNetwork | None  # where the extractors are
     extractors: Extractors | None
     name: ClassVar[str] = "rig"
 
     def look(self, clip: ClipConfig) -> Portrait:
         """The portrait at the video's size."""
         return read_portrait(
-            clip, self.detector, self.extractors, released=False, seen_before=_kept_portraits()
+            clip, self.landmarks, self.extractors, released=False, seen_before=_kept_portraits()
         )
 
     def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
@@ -61,7 +61,7 @@ class RigStudio:
 class LivePortraitStudio:
     """LivePortrait's networks."""
 
-    detector: FaceDetector | None
+    landmarks: LandmarkNetwork
     extractors: Extractors
     engine: Engine
     name: ClassVar[str] = "liveportrait"
@@ -69,7 +69,7 @@ class LivePortraitStudio:
     def look(self, clip: ClipConfig) -> Portrait:
         """The portrait as the release frames it, with what F and M see of it."""
         return read_portrait(
-            clip, self.detector, self.extractors, released=True, seen_before=_kept_portraits()
+            clip, self.landmarks, self.extractors, released=True, seen_before=_kept_portraits()
         )
 
     def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:

@@ -340,7 +340,7 @@ def test_without_weights_the_mouth_is_measured_and_checked(
 
 
 def test_a_check_without_a_face_fails(tmp_path: Path) -> None:
-    write_clip(tmp_path / "blocks.mp4", frames=3)
-    check = check_clip(tmp_path / "blocks.mp4", np.zeros(1920, np.float32), 0.4)
+    write_clip(tmp_path / "dark.mp4", frames=3, dark=range(3))
+    check = check_clip(tmp_path / "dark.mp4", np.zeros(1920, np.float32), 0.4)
     assert not check.passed
     assert "a face was followed in 0%" in check.reason

@@ -42,7 +42,7 @@ def results(folder: Path, clips: int = 2) -> dict[str, Any]:
         "label": "ours <2>", "split": "hdtf-50", "dataset": "hdtf", "device": "cpu",
         "generation": {"model": "mini", "steps": 10},
         "versions": {"moda": "0"}, "protocol": {"frames": "512"},
-        "weights": {"scrfd": {"source": "a/b", "revision": "", "sha256": "00"}},
+        "weights": {"arcface": {"source": "a/b", "revision": "", "sha256": "00"}},
         "metrics": {"sync": {"status": "weights missing", "reason": "run `moda download eval`"}},
         "summary": {
             "generated": {

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -38,10 +39,18 @@ from moda_cli.extract import extraction
 from moda_cli.extract.emotion_classifier import EmotionClassifier
 from moda_cli.extract.extraction import Extractor, extract, run_all
 from moda_cli.extract.features import Footage, judge_sync
-from moda_cli.extract.stretches import Stretch, has_speech, smooth_crops, stretches, unusable, views
+from moda_cli.extract.stretches import (
+    Stretch,
+    face_box,
+    has_speech,
+    smooth_crops,
+    stretches,
+    unusable,
+    views,
+)
 from moda_cli.face.crops import crop_image, halve
-from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import MotionExtractor, read_heads
+from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.files import Row
 from moda_cli.jobs.processes import Event, OnProgress, Work
 from moda_cli.media import read_audio, read_video
@@ -61,7 +70,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     frames = [
         *talking(90),
-        *[picture(40, MIDDLE, mark=0)] * 10,
+        *[picture(40)] * 10,
         *talking(80, grey=200),
         *[picture(200, LEFT, RIGHT)] * 15,
     ]
@@ -106,8 +115,7 @@ def test_the_usable_clips_and_why_the_rest_is_left_out(bench: Bench) -> None:
     rows = bench.rows()
     assert [row["clip"] for row in rows] == ["ann_scenes_000", "ann_scenes_001"]
     assert {(row["speaker"], row["source"]) for row in rows} == {("ann", "ann/scenes.mkv")}
-    # the face is missed from the first look after it went, and taken up at the next one
-    assert [(row["start"], row["end"]) for row in rows] == [(0, 3.44), (4, 7.2)]
+    assert [(row["start"], row["end"]) for row in rows] == [(0, 3.6), (4, 7.2)]
     for row in rows:
         parts = load_file(bench.out / f"{row['clip']}.safetensors")
         assert parts["motion"].shape == (row["frames"], 70)
@@ -117,7 +125,7 @@ def test_the_usable_clips_and_why_the_rest_is_left_out(bench: Bench) -> None:
         assert parts["emotion"].tolist() == [0] * 8  # no classifier is installed
     reasons = [(row["clip"], row["start"], row["reason"]) for row in bench.rows("dropped.jsonl")]
     assert reasons == [
-        ("ann_scenes", 3.44, "no face"),
+        ("ann_scenes", 3.6, "no face"),
         ("ann_scenes", 7.2, "several faces"),
         ("hum", 0, "no speech"),
         ("mute", 0, "no sound"),
@@ -132,8 +140,8 @@ def test_features_are_those_of_the_networks_alone(
     assert bench.run(str(one), "--audio", "logmel", "-q").exit_code == 0
     (row,) = bench.rows()
     parts = load_file(bench.out / f"{row['clip']}.safetensors")
-    detector = FaceDetector(files["face_detector"], files["face_landmarks"])
-    (stretch,) = stretches(read_video(one), detector)
+    landmarks = LandmarkNetwork(files["face_landmarks"])
+    (stretch,) = stretches(read_video(one), landmarks)
     crops = [
         halve(crop_image(frame, to_crop))
         for frame, to_crop in zip(read_video(one), smooth_crops(stretch.crops), strict=True)
@@ -176,8 +184,9 @@ def test_emotion_is_the_mean_over_the_faces(
     install(monkeypatch, bench.out.parent, {**files, "hsemotion": classifier})
     assert bench.run(str(one), "--audio", "logmel").exit_code == 0
     found = load_file(bench.out / "one_000.safetensors")["emotion"]
-    # the face sways, so its box is at most a few pixels from here, and all around it is black
-    faces = [frame[105:225, 260:380] for frame in list(read_video(one))[::5]]
+    (stretch,) = stretches(read_video(one), LandmarkNetwork(files["face_landmarks"]))
+    boxes = zip(read_video(one), stretch.crops, strict=True)
+    faces = [face_box(frame, *crop) for frame, crop in islice(boxes, 0, None, 5)]
     wanted = np.mean([EmotionClassifier(classifier).probabilities(face) for face in faces], axis=0)
     assert found.sum() == pytest.approx(1, abs=1e-5)
     np.testing.assert_allclose(found.numpy(), wanted, atol=0.01)
@@ -224,8 +233,8 @@ def test_a_listed_clip_is_cut_out_of_the_whole_video(bench: Bench, files: dict[s
     parts = load_file(bench.out / f"{row['clip']}.safetensors")
     wave = read_audio(folder / "AAAAAAAAAAA.mkv")[19200:73600]
     assert parts["audio"].equal(log_mel(wave).half())
-    detector = FaceDetector(files["face_detector"], files["face_landmarks"])
-    (stretch,) = stretches(frames[30:115], detector)
+    landmarks = LandmarkNetwork(files["face_landmarks"])
+    (stretch,) = stretches(frames[30:115], landmarks)
     crops = [view for view, _ in views(frames[30:115], stretch, 5)]
     images = torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2) / 255
     with torch.inference_mode():

@@ -1,73 +1,45 @@
 """`moda extract` on moving faces: clips of our own, in and out of step, and real footage.
 
-The face networks are not at hand, so the weights-free follower stands in for the detector; the
-motion extractor is small and by rule. What is shown is the way from a video to its files.
+The landmark network is not at hand, so the mesh stands in for it; the motion extractor is small and
+by rule. What is shown is the way from a video to its files.
 """
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from extract_bench import install, make_networks, rows_of
 from face_by_rule import MOUTH_DROP, template
 from moda_cli.data.annotations import find_cuts
 from moda_cli.extract.extraction import extract
-from moda_cli.face.detect import LIP_MIDDLES
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.media.pictures import Picture
-from moda_cli.metrics.mouth import FaceFollower, MouthTracker
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SHIFT = 5  # frames
 
 
-class FollowedFaces:
-    """A FaceDetector's answers from the classical follower, asked for each frame in turn."""
+class SpannedPoints:
+    """A landmark network's answers: the by-rule face, laid through the mesh's pupils and mouth."""
 
-    def faces(self, picture: Picture) -> Iterator[FaceLandmarks]:
-        self.follower, self.mouth = FaceFollower(), MouthTracker()
-        self.points = self._look(picture)
-        if self.points is not None:
-            yield replace(self.face, cloud=self.points, score=1.0)
-
-    def cloud(self, picture: Picture, start: Points) -> Points:
-        self.points = self._look(picture)
-        return 1e-3 * template() if self.points is None else self.points  # too small: lost
-
-    def boxes(self, picture: Picture) -> NDArray[np.float64]:
-        assert self.points is not None
-        low, high = self.points.min(axis=0), self.points.max(axis=0)
-        return np.array([[*low, *(high - low), 1.0]])
-
-    def _look(self, picture: Picture) -> Points | None:
-        view = self.follower.look(picture)
-        self.mouth.add(picture, view)
-        if view is None:
-            return None
-        self.face = view.face
+    def cloud(self, picture: Picture, face: FaceLandmarks) -> Points:
         feet = np.array([[-0.5, 0, 1], [0.5, 0, 1], [0, MOUTH_DROP, 1]])
-        span = np.linalg.solve(feet, np.vstack((view.face.pupils, view.face.mouth)))
-        points = template()
-        gap = max(0.0, 0.2 + self.mouth._values[-1])
-        points[LIP_MIDDLES] = [[0, MOUTH_DROP - gap / 2], [0, MOUTH_DROP + gap / 2]]
-        return np.column_stack((points, np.ones(203))) @ span
+        span = np.linalg.solve(feet, np.vstack((face.pupils, face.mouth)))
+        return np.column_stack((template(), np.ones(203))) @ span
 
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, tmp_path / "weights", make_networks(tmp_path / "networks"))
-    monkeypatch.setattr("moda_cli.extract.features.load_detector", FollowedFaces)
+    monkeypatch.setattr("moda_cli.extract.features.load_landmarks", SpannedPoints)
 
 
 def shifted(video: Path, path: Path, seconds: float) -> Path:

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from by_rule import state_by_rule
-from face_by_rule import save_landmarks, save_yunet
+from face_by_rule import save_landmarks
 from liveportrait_by_rule import by_rule, released_shapes
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.face import kept as portrait_cache
-from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.face.portrait import Portrait, read_portrait
 from moda_cli.studio import RigStudio
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
@@ -23,10 +23,9 @@ from official import SMALL, save_portrait
 
 
 class Looks:
-    """Extractors that count, a detector, and a portrait to look at."""
+    """Extractors that count, the landmark network, and a portrait to look at."""
 
     def __init__(self, folder: Path) -> None:
-        save_yunet(folder / "yunet.onnx")
         save_landmarks(folder / "landmark.onnx")
         save_portrait(folder / "portrait.png")
         motion = MotionExtractor(**SMALL["motion_extractor"])
@@ -37,7 +36,7 @@ class Looks:
         load_strict(motion, liveportrait_state(state, MOTION), "by rule")
         appearance = by_rule(AppearanceExtractor(**SMALL["appearance_extractor"]))
         self.extractors = Extractors(appearance, motion.eval())
-        self.detector = FaceDetector(folder / "yunet.onnx", folder / "landmark.onnx")
+        self.landmarks = LandmarkNetwork(folder / "landmark.onnx")
         self.clip = ClipConfig(folder / "portrait.png", Path("-"), Path("-"))
         self.kept = folder / "portraits"
         self.times = 0
@@ -52,7 +51,7 @@ class Looks:
         self.times = 0
         portrait = read_portrait(
             clip or self.clip,
-            self.detector,
+            self.landmarks,
             self.extractors,
             released=True,
             seen_before=self.kept,
@@ -138,7 +137,7 @@ def test_the_pipeline_keeps_it_with_the_weights(
     look: Looks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MODA_CACHE", str(tmp_path / "cache"))
-    studio = RigStudio(look.detector, look.extractors)
+    studio = RigStudio(look.landmarks, look.extractors)
     studio.look(look.clip)
     assert len(list((tmp_path / "cache" / "portraits").iterdir())) == 1
     look.times = 0

@@ -1,7 +1,7 @@
-"""F-SIM against the reference implementation: alignment, encoder, detector, score."""
+"""F-SIM against the reference implementation: alignment, encoder, score."""
 
+import json
 import os
-from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -11,10 +11,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 from safetensors.numpy import load_file
-from torch import Tensor, nn
-from torch.nn import functional as F
 
 from by_rule import GOLDEN, goldens, key_table
 from iresnet import IResNet50
@@ -23,7 +20,7 @@ from moda_cli.errors import InputError, WeightsError
 from moda_cli.face.landmarks import Points
 from moda_cli.media import read_image, read_video
 from moda_cli.media.pictures import Picture
-from moda_cli.metrics.fsim import FacePoints, cosine, face_similarity, similarities
+from moda_cli.metrics.fsim import FacePoints, cosine, face_points, face_similarity, similarities
 from moda_cli.metrics.networks.arcface import (
     FIVE_POINTS,
     FaceEncoder,
@@ -31,8 +28,9 @@ from moda_cli.metrics.networks.arcface import (
     alignment,
     encoder_input,
 )
-from moda_cli.metrics.networks.scrfd import CANVAS, STRIDES, Scrfd, largest_face
 from moda_cli.weights import store
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 GAIN = 0.7  # of the goldens' tensors _g
 FSIM = "eval_fsim.safetensors"
@@ -144,97 +142,22 @@ def test_clips_without_a_face_and_damaged_files_are_named(tmp_path: Path) -> Non
         FaceEncoder(broken)
 
 
-def scrfd_outputs(
-    faces: list[tuple[int, int, int, float, float]],
-) -> tuple[list[NDArray[np.float32]], list[Points]]:
-    """SCRFD's nine outputs, and their points, of faces (stride, column, row, side, score)."""
-    outputs: dict[tuple[int, int], NDArray[np.float32]] = {}
-    for stride in STRIDES:
-        for width in (1, 4, 10):
-            outputs[stride, width] = np.zeros((2 * (CANVAS // stride) ** 2, width), np.float32)
-    points = []
-    for stride, column, row, side, score in faces:
-        anchor = 2 * (row * (CANVAS // stride) + column) + 1  # the second of the cell
-        outputs[stride, 1][anchor] = score
-        outputs[stride, 4][anchor] = side / 2 / stride
-        offsets = (FIVE_POINTS / 112 - 0.5) * side
-        outputs[stride, 10][anchor] = offsets.ravel() / stride
-        points.append(np.add(offsets, (column * stride, row * stride)))
-    return list(outputs.values()), points
-
-
-def test_the_largest_face_is_decoded_and_a_duplicate_is_not() -> None:
-    outputs, points = scrfd_outputs(
-        [
-            (8, 10, 40, 60, 0.95),  # sure but small
-            (16, 20, 12, 200, 0.8),
-            (32, 10, 6, 220, 0.7),  # the same face once more: larger, less sure
-            (32, 14, 15, 400, 0.4),  # larger, but not a face
-        ]
-    )
-    expected = points[1]
-    assert largest_face(outputs) == pytest.approx(expected, abs=1e-3)
-    assert largest_face(outputs[::-1]) == pytest.approx(expected, abs=1e-3)
-    nothing, _ = scrfd_outputs([(32, 14, 15, 400, 0.4)])
-    assert largest_face(nothing) is None
-
-
-class TinyScrfd(nn.Module):
-    """Inputs, outputs and top-down path of SCRFD's graph, sizes left free, on few channels."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Conv2d(3, 8, 4, stride=4)
-        self.downs = nn.ModuleList(nn.Conv2d(8, 8, 3, stride=2, padding=1) for _ in STRIDES)
-        self.heads = nn.ModuleList(nn.Conv2d(8, 2 * width, 3, padding=1) for width in (1, 4, 10))
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        x, levels = self.stem(x).relu(), []
-        for down in self.downs:
-            x = down(x).relu()
-            levels.append(x)
-        for i in (1, 0):
-            levels[i] = levels[i] + F.interpolate(levels[i + 1], size=levels[i].shape[2:])
-        score, *rest = (
-            [head(x).permute(0, 2, 3, 1).reshape(-1, width) for x in levels]
-            for head, width in zip(self.heads, (1, 4, 10), strict=True)
-        )
-        return [x.sigmoid() for x in score] + [x for maps in rest for x in maps]
-
-
-@pytest.fixture(scope="module")
-def tiny_scrfd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[TinyScrfd, Scrfd]]:
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        network = TinyScrfd().eval()
-    path = tmp_path_factory.mktemp("scrfd") / "det.onnx"
-    free = {2: "height", 3: "width"}
-    return network, Scrfd(to_onnx(network, torch.zeros(1, 3, 320, 320), path, free))
-
-
-def test_a_detector_of_free_input_size_runs_through_opencv(
-    tiny_scrfd: tuple[TinyScrfd, Scrfd],
-) -> None:
-    network, scrfd = tiny_scrfd
-    picture = load_file(GOLDEN / FSIM)["image_rgb"]  # 240 x 260: the canvas is 590 x 640
-    canvas = np.zeros((CANVAS, CANVAS, 3), np.uint8)
-    canvas[:590] = cv2.resize(picture, (640, 590))
-    blob = torch.from_numpy((canvas.transpose(2, 0, 1)[None].astype(np.float32) - 127.5) / 128)
-    with torch.no_grad():
-        expected = [x.numpy() for x in network(blob)]
-    points = scrfd(picture)
-    for output, wanted in zip(scrfd.network.forward(scrfd.names), expected, strict=True):
-        assert apart(output, wanted) < 1e-4
-    on_canvas = largest_face(expected)
+def test_a_face_is_aligned_by_its_mesh() -> None:
+    picture = read_image(EXAMPLES / "portrait.png")
+    truth = json.loads((EXAMPLES / "portrait.json").read_text())
+    points = face_points(picture)
     assert points is not None
-    assert on_canvas is not None
-    np.testing.assert_allclose(points, on_canvas * (240 / 590), atol=1e-2)
+    wanted = np.vstack((truth["pupils"], truth["corners"]))
+    iod = np.linalg.norm(wanted[1] - wanted[0])
+    assert np.linalg.norm(points[[0, 1, 3, 4]] - wanted, axis=1).max() < 0.05 * iod
+    in_crop = points @ alignment(points)[:, :2].T + alignment(points)[:, 2]
+    assert np.abs(in_crop - FIVE_POINTS).max() < 6  # pixels of 112: a face is not the template's
+    assert face_points(np.zeros_like(picture)) is None
 
 
 @pytest.fixture(scope="module")
 def published() -> tuple[FaceEncoder, FacePoints]:
-    paths = store.require("arcface", "scrfd")
-    return FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
+    return FaceEncoder(store.require("arcface")["arcface"]), face_points
 
 
 def portraits() -> list[Picture]:

@@ -1,6 +1,5 @@
 """Faults put into a good clip move the measure of that fault, and the right way."""
 
-import json
 from pathlib import Path
 
 import cv2
@@ -9,7 +8,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.search import find_faces
 from moda_cli.media import read_audio
 from moda_cli.media.pictures import read_image
 from moda_cli.metrics.mouth import FaceFollower
@@ -33,13 +32,11 @@ Picture = NDArray[np.uint8]
 @pytest.fixture(scope="module")
 def frames() -> list[Picture]:
     """A face that sways and talks for three seconds, 320 px."""
-    size, scale = 320, 320 / 512
+    size = 320
     picture = np.asarray(
         cv2.resize(read_image(EXAMPLES / "portrait.png"), (size, size), None, 0, 0, cv2.INTER_AREA)
     )
-    points = json.loads((EXAMPLES / "portrait.json").read_text())
-    names = ("pupils", "mouth", "corners", "chin", "seam")
-    face = FaceLandmarks(*(scale * (np.array(points[n]) + 0.5) - 0.5 for n in names))
+    (face,) = find_faces(picture).faces
     time = torch.arange(NUM_FRAMES).double() / 25
     units = torch.zeros(NUM_FRAMES, len(ARTICULATORS)).double()
     units[:, ARTICULATORS.index("jaw")] = 25 * (1 - torch.cos(8 * time))

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -20,14 +21,13 @@ from by_rule import key_table, state_by_rule
 from iresnet import IResNet50
 from metric_networks import by_rule, red_detector, to_onnx
 from moda_cli.files import sha256_of
-from moda_cli.media import write_video
-from moda_cli.metrics.networks.arcface import FIVE_POINTS
+from moda_cli.media import read_image, write_video
 from moda_cli.metrics.networks.i3d import I3D
-from moda_cli.metrics.networks.scrfd import ANCHORS, CANVAS, STRIDES
 from moda_cli.weights import store
 from moda_cli.weights.store import Installed
 
 RATE = 16_000
+PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.png"
 
 
 class TinyI3D(nn.Module):
@@ -41,24 +41,6 @@ class TinyI3D(nn.Module):
         self, x: Tensor, rescale: bool = False, resize: bool = False, return_features: bool = False
     ) -> Tensor:
         return self.layer(nn.functional.adaptive_avg_pool3d(x, (2, 4, 4)).flatten(1))
-
-
-class TinyScrfd(nn.Module):
-    """SCRFD's nine outputs: one face of half the canvas in its middle, in frames not black."""
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        bright = (x.mean() > -0.95).float()
-        outputs = {}
-        for stride in STRIDES:
-            cells = CANVAS // stride
-            for width in (1, 4, 10):
-                outputs[stride, width] = torch.zeros(ANCHORS * cells**2, width)
-        middle = ANCHORS * (10 * 20 + 10)
-        outputs[32, 1][middle] = 0.9
-        outputs[32, 4][middle] = 5.0
-        offsets = (FIVE_POINTS / 112 - 0.5) * 320 / 32
-        outputs[32, 10][middle] = torch.from_numpy(offsets.ravel()).float()
-        return [tensor * bright for tensor in outputs.values()]
 
 
 class TinyArcface(nn.Module):
@@ -81,7 +63,6 @@ def tiny_weights(folder: Path, seed: int = 4) -> dict[str, Path]:
     torch.jit.script(i3d).save(str(folder / "i3d.pt"))
     return {
         "i3d_torchscript": folder / "i3d.pt",
-        "scrfd": to_onnx(TinyScrfd(), torch.zeros(1, 3, 640, 640), folder / "scrfd.onnx"),
         "arcface": to_onnx(arcface, torch.zeros(1, 3, 112, 112), folder / "arcface.onnx"),
     }
 
@@ -100,7 +81,7 @@ class LogitsOnly(nn.Module):
 
 
 def full_weights(folder: Path) -> dict[str, Path]:
-    """All networks at their full size with weights by rule; only the detectors know faces."""
+    """All networks at their full size with weights by rule; only the detector knows faces."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {**tiny_weights(folder)}
     tables = {
@@ -123,14 +104,11 @@ def full_weights(folder: Path) -> dict[str, Path]:
 
 
 ALL = (
-    "face_detector",
-    "face_landmarks",
     "inception_fid",
     "i3d_torchscript",
     "i3d",
     "amt_s",
     "arcface",
-    "scrfd",
     "s3fd",
     "syncnet",
 )
@@ -153,9 +131,11 @@ def install(monkeypatch: pytest.MonkeyPatch, folder: Path, files: Mapping[str, P
 
 
 def picture(seed: int, side: int = 96) -> NDArray[np.uint8]:
-    """Coarse blocks, bright enough to be seen."""
-    blocks = np.random.default_rng(seed).integers(40, 216, (6, 6, 3), np.uint8)
-    return np.kron(blocks, np.ones((side // 6, side // 6, 1), np.uint8))
+    """The example's face, in a light of its own."""
+    light = np.random.default_rng(seed).uniform(0.6, 1.0, 3)
+    face = read_image(PORTRAIT)[90:440, 80:430]
+    small = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    return np.asarray(np.rint(small * light), np.uint8)
 
 
 def write_clip(
@@ -169,7 +149,7 @@ def write_clip(
     """A moving picture with noise for sound; no face is to be seen in the dark frames."""
     still, dark = picture(seed), set(dark)
     moving = (
-        np.zeros_like(still) if k in dark else np.roll(still, k, axis=seed % 2)
+        np.zeros_like(still) if k in dark else np.roll(still, k % 4, axis=seed % 2)
         for k in range(frames)
     )
     count = math.ceil(RATE * frames / fps)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from by_rule import key_table, state_by_rule
-from face_by_rule import MOUTH_DROP, draw_face, save, save_landmarks, save_yunet
+from face_by_rule import MOUTH_DROP, draw_face, save, save_landmarks
 from liveportrait_by_rule import released_shapes
 from moda_cli.config import SAMPLE_RATE
 from moda_cli.face.extractors import MotionExtractor
@@ -25,7 +25,7 @@ from moda_cli.weights.store import Installed
 
 SMALL_MOTION = {"depths": [1, 1, 1, 1], "widths": [8, 16, 24, 32]}
 SMALL_HUBERT = {"conv_dim": 48, "hidden_dim": 32, "num_heads": 4, "mlp_dim": 96}
-NAMES = ("face_detector", "face_landmarks", "motion_extractor", "speech_encoder")
+NAMES = ("face_landmarks", "motion_extractor", "speech_encoder")
 NAMES += ("hsemotion", "s3fd", "syncnet")
 SPEECH = Path(__file__).parents[2] / "examples" / "speech.wav"  # 10 s
 
@@ -36,8 +36,7 @@ def make_networks(folder: Path) -> dict[str, Path]:
     """Files of the components, the two large ones small."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {name: folder / f"{name}.safetensors" for name in NAMES}
-    paths["face_detector"], paths["face_landmarks"] = folder / "yunet.onnx", folder / "points.onnx"
-    save_yunet(paths["face_detector"])
+    paths["face_landmarks"] = folder / "points.onnx"
     save_landmarks(paths["face_landmarks"])
     save_file(motion_state(MotionExtractor(**SMALL_MOTION)), paths["motion_extractor"])
     save_file(state_by_rule(key_table("hubert_small.json")), paths["speech_encoder"])
@@ -86,21 +85,14 @@ def install(
         store.record(name, row)
 
 
-def picture(
-    grey: int, *faces: tuple[float, float], iod: float = 44.0, mark: float = 1.0
-) -> Picture:
-    """640 x 360, with faces whose middles between pupils and mouth are there, on black.
-
-    Without its mark a face is not detected.
-    """
+def picture(grey: int, *faces: tuple[float, float], iod: float = 44.0) -> Picture:
+    """640 x 360, with faces whose middles between pupils and mouth are there."""
     frame = np.full((360, 640, 3), grey, np.uint8)
     for x, y in faces:
         half = MOUTH_DROP * iod / 2
         feet = np.array([[x - iod / 2, y - half], [x + iod / 2, y - half], [x, y + half]])
-        left, top = (max(0, round(v) // 8 * 8 - 120) for v in (x, y))  # in cells of the detector
-        part = frame[top : top + 240, left : left + 240]
-        part[:] = 0
-        draw_face(part, feet - [left, top], mark)
+        left, top = max(0, round(x) - 100), max(0, round(y) - 100)
+        draw_face(frame[top : top + 200, left : left + 200], feet - [left, top])
     return frame
 
 

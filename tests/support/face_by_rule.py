@@ -1,13 +1,14 @@
-"""ONNX networks with YuNet's and landmark.onnx's inputs and outputs, and faces that they see.
+"""An ONNX network with landmark.onnx's inputs and outputs, and faces that it sees.
 
-A face is three blurred discs, red and green pupils and a blue mouth. Its mark, a yellow square of
-one of YuNet's 8 px cells, is what the detector fires on, in proportion to its brightness; the
-landmark network finds the discs' centres and spans the face's 203 points over them, right only in
-a crop like those it was trained on.
+Of a face it sees three blurred discs, red and green pupils and a blue mouth: it finds their centres
+and spans the face's 203 points over them, right only in a crop like those it was trained on. A face
+that the mesh is to see as well is the example portrait's, in grey, with the discs on it.
 """
 
+import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from numpy.typing import ArrayLike, NDArray
@@ -16,10 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 from moda_cli.face.crops import portrait_crop
 from moda_cli.face.landmarks import Points
 
-CELL = 8
-BOX = 100.0  # pixels of every box that the detector returns
+EXAMPLES = Path(__file__).parents[2] / "examples"
 MOUTH_DROP = 1.05  # IOD
-MARK = np.array([0.0, 0.5])  # where the mark is in the face frame
 
 
 def template() -> Points:
@@ -45,62 +44,27 @@ def template() -> Points:
     )
 
 
-def draw_face(
-    picture: NDArray[np.uint8], points: Points, mark: float = 1.0, cell: int = CELL
-) -> None:
-    """Paint a face with pupils and mouth (3, 2) and, in grid cells of `cell` pixels, its mark."""
+def draw_discs(picture: NDArray[np.uint8], points: Points, size: float = 0.07) -> None:
+    """Paint pupils and mouth (3, 2) that the landmark network sees, of `size` pupil distances."""
     height, width = picture.shape[:2]
     y, x = np.mgrid[:height, :width]
-    sigma = 0.07 * np.linalg.norm(points[1] - points[0])
-    for channel, (px, py) in enumerate(points):
-        disc = np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2))
-        picture[..., channel] = np.maximum(picture[..., channel], np.rint(255 * disc))
-    if mark:
-        column, row = marked_cell(points, cell)
-        inside = np.s_[row * cell : (row + 1) * cell, column * cell : (column + 1) * cell]
-        picture[inside] = np.rint(255 * mark * np.array([1, 1, 0]))
+    sigma = size * np.linalg.norm(points[1] - points[0])
+    for colour, (px, py) in zip(255 * np.eye(3), points, strict=True):
+        disc = np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * sigma**2))[..., None]
+        picture[:] = np.rint(picture + disc * (colour - picture))
 
 
-def marked_cell(points: Points, cell: int = CELL) -> tuple[int, int]:
-    """Column and row of the cell in which the mark of a face (3, 2) is painted."""
-    x, y = (points[:2].mean(axis=0) + points[2]) / 2
-    return int(x // cell), int(y // cell)
-
-
-def save_yunet(path: Path) -> None:
-    """input (1, 3, 640, 640) BGR 0..255 to cls, obj, bbox and kps at strides 8, 16 and 32."""
-    nodes, constants, shapes = [], {}, {}
-    cell_in_the_dark = np.full((24, 24), -4.0)  # less 1: 1 for one full cell, 0 for parts of it
-    cell_in_the_dark[8:16, 8:16] += 6
-    yellow = np.array([0, 0.5, 0.5])[:, None, None] / 255 / CELL**2
-    for stride in (8, 16, 32):
-        size = np.log(BOX / stride)
-        nothing = np.zeros((3, 1, 1))
-        outputs = {  # what counts from the picture in an output's cells, and what is always there
-            "cls": (nothing, [0.0]),
-            "obj": (nothing, [1.0]),
-            "bbox": (nothing, [0.5, 0.5, size, size]),
-            "kps": (nothing, np.zeros(10)),
-        }
-        if stride == CELL:
-            outputs["cls"] = yellow * cell_in_the_dark, [-1.0]
-        for kind, (kernel, bias) in outputs.items():
-            name, width, side = f"{kind}_{stride}", len(bias), kernel.shape[-1]
-            weight = np.broadcast_to(kernel, (width, *kernel.shape))
-            constants |= {f"{name}_w": weight, f"{name}_b": bias, f"{name}_s": [1, -1, width]}
-            how = {
-                "kernel_shape": [side, side],
-                "strides": [stride, stride],
-                "pads": [side // 3] * 4,
-            }
-            nodes += [
-                helper.make_node("Conv", ["input", f"{name}_w", f"{name}_b"], [f"{name}_c"], **how),
-                helper.make_node("Relu", [f"{name}_c"], [f"{name}_r"]),
-                helper.make_node("Transpose", [f"{name}_r"], [f"{name}_t"], perm=[0, 2, 3, 1]),
-                helper.make_node("Reshape", [f"{name}_t", f"{name}_s"], [name]),
-            ]
-            shapes[name] = (1, (640 // stride) ** 2, width)
-    save(path, nodes, (1, 3, 640, 640), shapes, constants)
+def draw_face(picture: NDArray[np.uint8], points: Points) -> None:
+    """Lay the example's face, in grey, with its pupils and mouth (3, 2) there, under such discs."""
+    own = json.loads((EXAMPLES / "portrait.json").read_text())
+    drawn = cv2.imread(str(EXAMPLES / "portrait.png"), cv2.IMREAD_GRAYSCALE)
+    feet = np.float32([*own["pupils"], own["mouth"]])
+    affine = cv2.getAffineTransform(feet, np.float32(points))
+    size = picture.shape[1::-1]
+    kept = cv2.warpAffine(np.full_like(drawn, 255), affine, size)
+    laid = cv2.warpAffine(drawn, affine, size)
+    picture[kept > 0] = np.repeat(laid[..., None], 3, axis=2)[kept > 0]
+    draw_discs(picture, points, 0.035)
 
 
 def save_landmarks(path: Path) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from by_rule import key_table, released_state, state_by_rule
-from face_by_rule import draw_face, save_landmarks, save_yunet
+from face_by_rule import draw_face, save_landmarks
 from hub_server import Hub
 from liveportrait_by_rule import released_shapes, retargeting_file
 from moda_cli.face.extractors import AppearanceExtractor, MotionExtractor
@@ -23,7 +23,6 @@ from moda_cli.render.liveportrait.warp import WarpingNetwork
 from moda_cli.weights.manifest import Manifest, load_manifest
 
 MODA = "lixinyizju/moda"
-YUNET = "opencv/face_detection_yunet"
 MODELS = "decode/v1/first_stage"
 LIVEPORTRAIT = {  # component -> network, file of the repository
     "appearance_extractor": (AppearanceExtractor, "appearance_feature_extractor"),
@@ -75,18 +74,16 @@ def published(sizes: dict[str, dict[str, Any]], folder: Path) -> Hub:
         group, _, leaf = key.partition(".")
         nested.setdefault(group, {})[f"module.{leaf}"] = tensor
     files[f"{MODELS}/retargeting_models/stitching_retargeting_module.pth"] = pickled(nested)
-    save_yunet(folder / "yunet.onnx")
     save_landmarks(folder / "landmark.onnx")
     files[f"{MODELS}/landmark.onnx"] = (folder / "landmark.onnx").read_bytes()
-    yunet = (folder / "yunet.onnx").read_bytes()
-    return Hub(repos={MODA: files, YUNET: {"face_detection_yunet_2023mar.onnx": yunet}})
+    return Hub(repos={MODA: files})
 
 
 def manifest_of(sizes: dict[str, dict[str, Any]], path: Path) -> Manifest:
     """Write the shipped weights.toml's `moda` profile without its sums, for networks of a size."""
     lines = []
     for name, table in tomllib.loads(load_manifest().path.read_text()).items():
-        if "moda" not in table["profiles"]:
+        if "moda" not in table.get("profiles", ()):
             continue
         sources = table.pop("source")
         lines.append(f"[{name}]")
@@ -108,7 +105,7 @@ def _toml(value: Any) -> str:
 
 
 def save_portrait(path: Path, width: int = 640, height: int = 512) -> None:
-    """A face that the by-rule detector and landmark network see."""
+    """A face that the mesh and the by-rule landmark network see."""
     picture = np.zeros((height, width, 3), np.uint8)
     middle = np.array([width / 2, height / 2 - 30])
     draw_face(picture, middle + 90 * np.array([[-0.5, 0], [0.5, 0], [0, 1.05]]))

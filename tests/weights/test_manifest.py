@@ -40,7 +40,6 @@ def test_the_profiles() -> None:
         "spade",
         "stitching",
         "face_landmarks",
-        "face_detector",
     ]
     names = {c.name for c in manifest.select(["eval", "train", "moda"])}
     assert names == set(manifest.components) == {c.name for c in manifest.select(["all"])}

@@ -202,7 +202,10 @@ def generate(
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Batch: every N-th job, I from 0.")
     ] = "0/1",
-    force: Annotated[bool, typer.Option("--force", help="Batch: finished jobs again.")] = False,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Animate a doubtful face too. Batch: finished jobs again."),
+    ] = CLIP.force,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Batch: failed jobs again.")
     ] = False,
@@ -231,6 +234,7 @@ def generate(
         emotion=emotion,
         face=face,
         face_points=face_points,
+        force=force,
         background=background,
         motion=motion,
         save_motion=save_motion,
@@ -265,7 +269,7 @@ def generate(
     if portrait is None or audio is None or output is None:
         absent = "PORTRAIT" if portrait is None else "AUDIO" if audio is None else "--output"
         raise UsageError(f"{absent} is missing", hint="see `moda generate --help`")
-    alone = (every_pair, workers, batch, gpus, ray, shard != "0/1", force, retry_failed, strict)
+    alone = (every_pair, workers, batch, gpus, ray, shard != "0/1", retry_failed, strict)
     if any(alone):
         raise UsageError(
             "a batch's option was given for a single clip", hint="give folders, or --jobs"
@@ -286,8 +290,6 @@ def generate(
         with _frame_bar(fps, not quiet) as on_frame:
             result = pipeline.generate(resolved, on_frame)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
-    if face_points:
-        report["face_score"] = None  # the user gave the points
     passed = True
     if check:
         from moda_cli.evaluate.check import check_clip

@@ -14,7 +14,6 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Arrays
 from moda_cli.evaluate.prepared import PreparedClip
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.face.detect import FACE, FaceDetector, load_detector
 from moda_cli.media.pictures import Picture
 from moda_cli.metrics.video import measure_video
 from moda_cli.weights import store
@@ -70,17 +69,15 @@ def load_fvd(protocol: Protocol, device: torch.device) -> Measure:
 
 
 def load_fsim(protocol: Protocol, device: torch.device) -> Measure:
-    from moda_cli.metrics.fsim import face_similarity, similarities
+    from moda_cli.metrics.fsim import face_points, face_similarity, similarities
     from moda_cli.metrics.networks.arcface import FaceEncoder
-    from moda_cli.metrics.networks.scrfd import Scrfd
 
-    paths = store.require("arcface", "scrfd")
-    encoder, find_points = FaceEncoder(paths["arcface"]), Scrfd(paths["scrfd"])
+    encoder = FaceEncoder(store.require("arcface")["arcface"])
 
     def measure(clip: PreparedClip, portrait: Picture | None) -> Arrays:
         if portrait is None:
             raise InputError("no picture to compare the face with", hint="give --reference")
-        cosines = similarities(encoder, find_points, portrait, clip)
+        cosines = similarities(encoder, face_points, portrait, clip)
         score, faceless = face_similarity(cosines)
         return {"cosines": cosines, "score": np.array(score), "faceless": np.array(faceless)}
 
@@ -117,18 +114,17 @@ def load_smoothness(protocol: Protocol, device: torch.device) -> Measure:
 
 
 def load_face(protocol: Protocol, device: torch.device) -> Measure:
-    """The measures that need no weights; with the face networks installed they see more."""
-    detector = load_detector()
-    return lambda clip, _: look_at_face(clip, detector)
+    """The measures that need no weights."""
+    return lambda clip, _: look_at_face(clip)
 
 
-def look_at_face(clip: PreparedClip, detector: FaceDetector | None) -> Arrays:
+def look_at_face(clip: PreparedClip) -> Arrays:
     """One number per measure that applies to the clip, and why the others do not.
 
     Raises InputError without a face.
     """
     wave = clip.wave() if clip.info.has_sound else None
-    measures = measure_video(clip, wave, detector=detector)
+    measures = measure_video(clip, wave)
     if not measures.tracked:
         raise InputError("no face in any frame", hint="the clip must show one from the front")
     found = {name: getattr(measures, name) for name in FACE_COLUMNS}
@@ -146,13 +142,6 @@ def face_reasons(arrays: Arrays) -> dict[str, str]:
     """Why the others do not."""
     found: dict[str, str] = json.loads(arrays[REASONS].tobytes())
     return {FACE_COLUMNS[name]: why for name, why in found.items()}
-
-
-def face_networks(_: Protocol) -> str:
-    """Which face detector the weights-free measures look with."""
-    lock = store.read_lock()
-    found = [lock[name].path_sha256 for name in FACE if store.installed(name)]
-    return " ".join(found) if len(found) == len(FACE) else "without weights"
 
 
 def smoothness_value(arrays: Arrays) -> dict[str, float]:
@@ -185,7 +174,7 @@ def all_metrics(protocol: Protocol) -> dict[str, Metric]:
             "fsim",
             load_fsim,
             lambda a: {"f_sim": float(a["score"]), "faceless": float(a["faceless"])},
-            ("arcface", "scrfd"),
+            ("arcface",),
             pictured=True,
         ),
         Metric(
@@ -200,9 +189,7 @@ def all_metrics(protocol: Protocol) -> dict[str, Metric]:
             ("s3fd", "syncnet"),
         ),
         Metric("smooth", load_smoothness, smoothness_value, ("amt_s",)),
-        Metric(
-            "face", load_face, face_values, version=2, setting=face_networks, reasons=face_reasons
-        ),
+        Metric("face", load_face, face_values, version=3, reasons=face_reasons),
     )
     return {metric.name: metric for metric in metrics}
 

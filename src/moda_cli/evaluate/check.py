@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from moda_cli.face.detect import load_detector
 from moda_cli.media.waves import Wave
 from moda_cli.metrics.video import Measures, measure_video
 
@@ -26,7 +25,7 @@ def check_clip(path: Path, wave: Wave, min_sync: float) -> Check:
     A clip too short or too quiet to tell passes, with the reason. Raises InputError for a file that
     cannot be read.
     """
-    measures = measure_video(path, wave, detector=load_detector())
+    measures = measure_video(path, wave)
     if measures.sync is None:
         return Check(measures.tracked > 0, measures.reasons["sync"], measures)
     reason = ""

@@ -15,8 +15,7 @@ from moda_cli.errors import InputError, UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.prepared import WHOLE, ClipWindow, PreparedClip, open_reference
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.face.detect import load_detector
-from moda_cli.face.search import find_faces, why_none
+from moda_cli.face.search import find_faces
 from moda_cli.files import sha256_of
 from moda_cli.metrics.face_track import ShotCounter
 
@@ -206,9 +205,9 @@ def _checked(clip: PreparedClip) -> dict[str, Any]:
     shot_of = ShotCounter()
     if any(shot_of(frame) for frame in clip):
         raise InputError("there is a cut inside the window")
-    found = find_faces(next(islice(clip, 1)), load_detector())
+    found = find_faces(next(islice(clip, 1)), quick=True)
     if not found.faces:
-        raise InputError(f"the reference picture: {why_none(found.refused)}")
+        raise InputError(f"the reference picture: {found.why}")
     return {}
 
 

@@ -23,7 +23,7 @@ from moda_cli.extract.features import (
     extract_cut,
 )
 from moda_cli.extract.index import claim, cut_key, forget, is_done, mark_done, write_index
-from moda_cli.face.detect import FACE
+from moda_cli.face.landmarks203 import LANDMARKS
 from moda_cli.files import Row
 from moda_cli.jobs.processes import Event, Work, check_space
 from moda_cli.jobs.workforce import Workforce
@@ -93,7 +93,7 @@ def extract(
 def needed_components(audio: AudioKind) -> tuple[str, ...]:
     """The components without which nothing is extracted."""
     encoder = [ENCODERS[audio]] if audio in ENCODERS else []
-    return (*FACE, MOTION_EXTRACTOR, *encoder)
+    return (LANDMARKS, MOTION_EXTRACTOR, *encoder)
 
 
 def fetch_components(audio: AudioKind, on_progress: OnProgress | None = None) -> None:

@@ -28,8 +28,8 @@ from moda_cli.errors import InputError
 from moda_cli.extract.emotion_classifier import EmotionClassifier
 from moda_cli.extract.index import left_out
 from moda_cli.extract.stretches import Stretch, stretches, unusable, views
-from moda_cli.face.detect import FACE, FaceDetector, load_detector
 from moda_cli.face.extractors import MotionExtractor, load_motion_extractor, read_heads
+from moda_cli.face.landmarks203 import LandmarkNetwork, load_landmarks
 from moda_cli.files import Row
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
@@ -57,7 +57,7 @@ SURE_SYNCNET = 3.0  # Sync-C below which SyncNet takes the sound for another's
 class ExtractionNetworks:
     """What a job looks and listens with."""
 
-    detector: FaceDetector
+    landmarks: LandmarkNetwork
     motion: MotionExtractor
     encoder: SpeechEncoder | None = None  # None: log-mel
     emotion: EmotionClassifier | None = None
@@ -66,13 +66,10 @@ class ExtractionNetworks:
     @classmethod
     def load(cls, audio: AudioKind, device: torch.device) -> "ExtractionNetworks":
         """Raises WeightsError for what is missing or damaged."""
-        store.require(*FACE)
-        detector = load_detector()
-        assert detector is not None
         emotion = store.installed(EMOTION)
         sync = [path for path in map(store.installed, SYNC) if path]
         return cls(
-            detector,
+            load_landmarks(),
             load_motion_extractor(device),
             load_encoder(ModelConfig(audio=audio), device) if audio in ENCODERS else None,
             EmotionClassifier(emotion) if emotion else None,
@@ -99,7 +96,7 @@ def extract_cut(cut: Cut, out: Path, networks: ExtractionNetworks) -> tuple[list
     dropped: list[Row] = []
     number = 0
     frames, at = iter(footage), 0
-    for stretch in stretches(footage, networks.detector, cut.box.holds if cut.box else None):
+    for stretch in stretches(footage, networks.landmarks, cut.box.holds if cut.box else None):
         sound = wave[stretch.start * SAMPLES_PER_FRAME : stretch.stop * SAMPLES_PER_FRAME]
         start_s = cut.start_s + stretch.start / FPS
         reason = unusable(stretch, sound)

@@ -9,19 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.config import CROP_SIZE, FPS, SAMPLES_PER_FRAME
+from moda_cli.face.candidates import SURE_FLAG, find_candidates
 from moda_cli.face.crops import FRAME_SCALE, FRAME_VY, crop_image, halve, portrait_crop
-from moda_cli.face.detect import (
-    CROP_SCALE,
-    CROP_SIDE,
-    CROP_VY,
-    LIP_MIDDLES,
-    SEEN,
-    SURE,
-    FaceDetector,
-    landmarks_of,
-    plausibility,
-)
-from moda_cli.face.landmarks import Points
+from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.face.landmarks203 import LandmarkNetwork
+from moda_cli.face.mesh import Mesh, follow_mesh
+from moda_cli.face.search import fault_of, find_faces
 from moda_cli.media.pictures import Picture
 from moda_cli.speech.logmel import log_mel
 
@@ -76,88 +69,86 @@ class CutDetector:
 
 
 class FaceTrack:
-    """Follows the one face of a shot by its 203 points."""
+    """Follows the one face of a shot by its mesh."""
 
-    def __init__(self, detector: FaceDetector, inside: Inside | None = None) -> None:
+    def __init__(self, inside: Inside | None = None) -> None:
         """inside: where in the frame the speaker is to be looked for."""
-        self._detector = detector
         self._inside: Inside = inside or (lambda x, y, width, height: True)
-        self._cloud: Points | None = None
+        self._face: FaceLandmarks | None = None
         self._reason = ""  # why there is none
         self._age = 0  # frames since the last look for faces
 
     def cut(self) -> None:
         """The next frame belongs to another shot."""
-        self._cloud, self._age = None, 0
+        self._face, self._age = None, 0
 
-    def __call__(self, frame: Picture) -> tuple[Points | None, str, int]:
-        """The points (203, 2) of the next frame's face, or None and the reason.
+    def __call__(self, frame: Picture) -> tuple[FaceLandmarks | None, str, int]:
+        """The next frame's face, or None and the reason.
 
         Third: how many frames before this one the reason holds for as well.
         """
         age, self._age = self._age, self._age + 1
-        if self._cloud is None:
+        if self._face is None:
             if age % CHECK_EVERY == 0:
                 self._age = 1
-                self._cloud, self._reason = self._find(frame)
-            return self._cloud, self._reason, 0
-        start, _ = portrait_crop(self._cloud, CROP_SIDE, CROP_SCALE, CROP_VY)
-        cloud = self._detector.cloud(frame, np.asarray(start[:2], np.float64))
-        reason, before = self._doubt(cloud), 0
+                self._face, self._reason = self._find(frame)
+            return self._face, self._reason, 0
+        mesh = follow_mesh(frame, Mesh(self._face.mesh))
+        face = FaceLandmarks(mesh.points)
+        reason, before = self._doubt(frame, mesh, face), 0
         if not reason and age == CHECK_EVERY:
             self._age, before = 1, CHECK_EVERY - 1
-            reason = self._alone(frame, cloud)
+            reason = self._alone(frame, mesh)
         if not reason:
-            self._cloud = cloud
-            return cloud, "", 0
-        self._cloud, self._reason, self._age = None, reason, 1
+            self._face = face
+            return face, "", 0
+        self._face, self._reason, self._age = None, reason, 1
         return None, reason, before
 
-    def _holds(self, frame: Picture, x: float, y: float) -> bool:
+    def _holds(self, frame: Picture, place: Points) -> bool:
         height, width = frame.shape[:2]
-        return self._inside(float(x), float(y), width, height)
+        return self._inside(float(place[0]), float(place[1]), width, height)
 
-    def _find(self, frame: Picture) -> tuple[Points | None, str]:
-        faces = [
-            face
-            for face in self._detector.faces(frame)
-            if face.score >= 1 and self._holds(frame, *face.to_picture(MIDDLE))
-        ]
+    def _find(self, frame: Picture) -> tuple[FaceLandmarks | None, str]:
+        found = find_faces(frame, quick=True).faces
+        faces = [face for face in found if self._holds(frame, face.to_picture(MIDDLE))]
         if not faces:
             return None, "no face"
         largest = max(faces, key=lambda face: face.iod)
         if sum(face.iod >= RIVAL * largest.iod for face in faces) > 1:
             return None, "several faces"
-        return largest.cloud, ""
+        return largest, ""
 
-    def _doubt(self, cloud: Points) -> str:
+    def _doubt(self, frame: Picture, mesh: Mesh, face: FaceLandmarks) -> str:
         """Why these points cannot be the face that was followed."""
-        assert self._cloud is not None
-        face = landmarks_of(cloud)
-        if plausibility(face) < 1:
-            return "the face is too small or turned away"
-        moved = np.linalg.norm(cloud.mean(axis=0) - self._cloud.mean(axis=0))
+        assert self._face is not None
+        if mesh.flag < SURE_FLAG:
+            return "no face"
+        if fault_of(face, frame):
+            return "the face is too small, cut off or turned away"
+        moved = np.linalg.norm(mesh.middle - self._face.mesh[:, :2].mean(axis=0))
         return "the face jumps" if moved > JUMP * face.iod else ""
 
-    def _alone(self, frame: Picture, cloud: Points) -> str:
-        """Why a look for faces does not confirm that these points are one, and the only one."""
-        x, y = landmarks_of(cloud).to_picture(MIDDLE)
-        size, rivals = 0.0, []
-        for left, top, wide, high, score in self._detector.boxes(frame):
-            if left <= x <= left + wide and top <= y <= top + high and score >= SEEN:
-                size = max(size, wide, high)
-            elif score >= SURE and self._holds(frame, left + wide / 2, top + high / 2):
-                rivals.append(max(wide, high))
-        if not size:
+    def _alone(self, frame: Picture, mesh: Mesh) -> str:
+        """Why a look for faces does not confirm that this mesh is one, and the only one."""
+        seen = [each.mesh for each in find_candidates(frame, quick=True) if each.sure]
+        away = [float(np.linalg.norm(other.eyes - mesh.eyes)) for other in seen]
+        if min(away, default=np.inf) > mesh.iod / 2:
             return "no face"
-        return "several faces" if any(other >= RIVAL * size for other in rivals) else ""
+        rivals = (
+            FaceLandmarks(other.points)
+            for other, distance in zip(seen, away, strict=True)
+            if distance > mesh.iod / 2 and other.iod >= RIVAL * mesh.iod
+        )
+        alone = not any(self._holds(frame, rival.to_picture(MIDDLE)) for rival in rivals)
+        return "" if alone else "several faces"
 
 
 def stretches(
-    frames: Iterable[Picture], detector: FaceDetector, inside: Inside | None = None
+    frames: Iterable[Picture], landmarks: LandmarkNetwork, inside: Inside | None = None
 ) -> list[Stretch]:
     """What a video's frames (H, W, 3) at 25 fps fall into, in order. Holds no frame."""
-    is_cut, track = CutDetector(), FaceTrack(detector, inside)
+    is_cut, track = CutDetector(), FaceTrack(inside)
     labels: list[tuple[int, str]] = []  # shot and reason
     rows: list[list[float]] = []
     shot = 0
@@ -165,11 +156,11 @@ def stretches(
         if is_cut(frame):
             shot += 1
             track.cut()
-        cloud, reason, doubtful = track(frame)
+        face, reason, doubtful = track(frame)
         for k in range(number - doubtful, number):
             labels[k] = (labels[k][0], reason)
         labels.append((shot, reason))
-        rows.append(_measures(cloud) if cloud is not None else [np.nan] * 4)
+        rows.append(_measures(frame, face, landmarks) if face else [np.nan] * 4)
     values = np.array(rows).reshape(-1, 4)
     found = []
     for (_, reason), run in groupby(range(len(labels)), key=lambda k: labels[k]):
@@ -179,12 +170,11 @@ def stretches(
     return found
 
 
-def _measures(cloud: Points) -> list[float]:
+def _measures(frame: Picture, face: FaceLandmarks, landmarks: LandmarkNetwork) -> list[float]:
     """Centre x, y and side of LivePortrait's crop, unturned, and how far the mouth is open."""
-    to_crop, from_crop = portrait_crop(cloud, rotate=False)
+    to_crop, from_crop = portrait_crop(landmarks.cloud(frame, face), rotate=False)
     x, y = from_crop[:2, :2] @ np.full(2, CROP_SIZE / 2) + from_crop[:2, 2]
-    gap = np.linalg.norm(np.subtract(*cloud[LIP_MIDDLES])) / landmarks_of(cloud).iod
-    return [float(x), float(y), CROP_SIZE / float(to_crop[0, 0]), float(gap)]
+    return [float(x), float(y), CROP_SIZE / float(to_crop[0, 0]), face.opening]
 
 
 def smooth_crops(crops: Curve) -> NDArray[np.float64]:

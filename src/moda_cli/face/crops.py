@@ -1,4 +1,4 @@
-"""Upright crops of a face: LivePortrait's (released code), and grey ones for the landmark fit."""
+"""Crops of a face: LivePortrait's (released code), and any by a similarity."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ from moda_cli.config import CROP_SIZE
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.media.pictures import Picture
 
-Plane = NDArray[np.float32]
 Matrix = NDArray[np.float32]  # (3, 3)
 
 RELEASED_SIDE = 1920  # pixels of a portrait's longer side at most, in MoDA's release
 # LivePortrait's framing (arXiv:2407.03168, released code), in face extents and in crop sides.
 FRAME_SCALE, FRAME_VY = 2.3, -0.125
+AVERAGED_BELOW = 0.7  # scale of a crop
 # Points whose means are the eyes and the mouth, in the landmark sets known by their length.
 AXIS_POINTS = {
     5: ((0,), (1,), (3, 4)),
@@ -123,29 +123,25 @@ def align(pupils: Points, unit: float, origin: tuple[float, float]) -> Points:
     return np.column_stack((turn, np.array(origin) * unit - turn @ pupils.mean(axis=0)))
 
 
-def warp(picture: NDArray[np.uint8], matrix: Points, size: tuple[int, int]) -> NDArray[np.uint8]:
+def warp(
+    picture: Picture,
+    matrix: Points,
+    size: tuple[int, int],
+    border: int = cv2.BORDER_REPLICATE,
+) -> Picture:
     """The crop of `size` (width, height) by a similarity (2, 3), area averaged where it shrinks."""
     scale = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if scale < 0.7:
+    if scale < AVERAGED_BELOW:
         back = cv2.invertAffineTransform(matrix)
         edges = np.array([[0, 0], [size[0], 0], [0, size[1]], size]) @ back[:, :2].T + back[:, 2]
-        margin = 2 / scale
-        x0, y0 = np.clip(edges.min(axis=0) - margin, 0, None).astype(int)
-        x1, y1 = np.ceil(edges.max(axis=0) + margin).astype(int)
+        limit = np.array(picture.shape[1::-1])
+        x0, y0 = np.clip(edges.min(axis=0) - 2 / scale, 0, limit - 1).astype(int)
+        x1, y1 = np.ceil(np.maximum(edges.max(axis=0) + 2 / scale, (x0 + 1, y0 + 1))).astype(int)
         part = picture[y0:y1, x0:x1]
-        small = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-        picture = np.asarray(small, np.uint8)
-        ratio = np.array([part.shape[1] / picture.shape[1], part.shape[0] / picture.shape[0]])
+        sides = np.array(part.shape[1::-1])
+        small = np.maximum(1, np.rint(scale * sides)).astype(int)
+        picture = np.asarray(cv2.resize(part, small.tolist(), interpolation=cv2.INTER_AREA))
+        ratio = sides / small
         shift = matrix[:, :2] @ ((ratio - 1) / 2 + (x0, y0)) + matrix[:, 2]
         matrix = np.column_stack((matrix[:, :2] * ratio, shift))
-    crop = cv2.warpAffine(picture, matrix, size, borderMode=cv2.BORDER_REPLICATE)
-    return np.asarray(crop, np.uint8)
-
-
-def luminance(crop: NDArray[np.uint8]) -> Plane:
-    """Grey levels (H, W) of a crop (H, W, 3): 0 to 1 from dark to bright there."""
-    gray = cv2.cvtColor(crop, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    height, width = gray.shape
-    middle = gray[height // 8 : height * 3 // 4, width // 5 : width * 4 // 5]
-    low, high = np.percentile(middle, (3, 97))
-    return np.asarray(np.clip((gray - low) / max(high - low, 8.0), -0.3, 1.3), np.float32)
+    return np.asarray(cv2.warpAffine(picture, matrix, size, borderMode=border), np.uint8)

@@ -1,7 +1,7 @@
 """The portrait: its picture as the video shows it, its face, and what the networks see in it."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -21,17 +21,18 @@ from moda_cli.face.crops import (
     portrait_crop,
     warp,
 )
-from moda_cli.face.detect import FaceDetector
 from moda_cli.face.extractors import Extractors
 from moda_cli.face.kept import extract_once
 from moda_cli.face.landmarks import FaceLandmarks
-from moda_cli.face.lips import mouth_gap
+from moda_cli.face.landmarks203 import LandmarkNetwork
+from moda_cli.face.overlay import draw_landmarks
 from moda_cli.media.pictures import Picture
-from moda_cli.motion import POSE, Source
+from moda_cli.motion import Source
 
 log = logging.getLogger(__name__)
 
 OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
+SMALL_IOD = 60.0  # pixels between the eyes from which a face is sharp enough
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,7 @@ class Portrait:
 
 def read_portrait(
     clip: ClipConfig,
-    detector: FaceDetector | None,
+    landmarks: LandmarkNetwork | None,
     extractors: Extractors | None,
     *,
     released: bool,
@@ -55,30 +56,29 @@ def read_portrait(
 ) -> Portrait:
     """Read a clip's portrait, find its face, frame it, and write what `clip` asks to see of it.
 
-    released: frame it as the release does, for LivePortrait's renderer; its networks see the same
-    whatever the size of the video. seen_before: the folder that keeps what the extractors saw.
+    landmarks: what the extractors' crop is made from, there where they are. released: frame it as
+    the release does, for LivePortrait's renderer; its networks see the same whatever the size of
+    the video. seen_before: the folder that keeps what the extractors saw.
     Raises InputError for what cannot be read or shows no usable face, UsageError for malformed
     points or choices.
     """
     picture = media.read_image(clip.portrait, clip.background)
-    face = find_face(picture, clip, detector)
-    if not released and mouth_gap(picture, face) > OPEN_MOUTH:
-        log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+    face = find_face(picture, clip)
+    if extractors is not None:
+        assert landmarks is not None
+        face = replace(face, cloud=landmarks.cloud(picture, face))
+    if not released:
+        _warn(clip, face)
     seen, seen_face = limit_portrait(picture, face) if released else (picture, face)
     if clip.save_crop:
         media.write_image(clip.save_crop, crop_image(seen, faces.face_crop(seen_face, CROP_SIZE)))
     if extractors is None:
         return Portrait(*frame_portrait(picture, face, clip.render))
 
-    assert seen_face.cloud is not None  # the landmark network comes with the extractors
+    assert seen_face.cloud is not None
     to_crop, from_crop = portrait_crop(seen_face.cloud)
     crop = crop_image(seen, to_crop)
     volume, source = extract_once(extractors, halve(crop), seen_before)
-    try:
-        pitch, yaw, _ = source.motion[POSE].tolist()
-        faces.check_pose(pitch, yaw)
-    except InputError as error:
-        raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
     if not released:
         return Portrait(*frame_portrait(picture, face, clip.render), source)
     if not clip.render.full_frame:
@@ -94,37 +94,53 @@ def read_portrait(
     return Portrait(seen, seen_face, source, volume, from_crop)
 
 
-def find_face(
-    picture: Picture, clip: ClipConfig, detector: FaceDetector | None = None
-) -> FaceLandmarks:
+def _warn(clip: ClipConfig, face: FaceLandmarks) -> None:
+    """Say what will look worse than it could."""
+    if face.opening > OPEN_MOUTH:
+        log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+    if face.iod < SMALL_IOD:
+        size = f"{face.iod:.0f} pixels between the eyes"
+        log.warning("the face in %s is small: %s; a larger one is sharper", clip.portrait, size)
+
+
+def find_face(picture: Picture, clip: ClipConfig) -> FaceLandmarks:
     """The face to animate, and the overlay of what was found where `clip` asks for one.
 
     Raises InputError where there is no face, UsageError for malformed points or choices.
     """
     try:
         if clip.face_points is not None:
-            face = faces.face_from_points(picture, clip.face_points, detector)
-            found = faces.FaceSearch((face,))
+            found = faces.FaceSearch((faces.face_from_points(picture, clip.face_points),))
         else:
-            found = faces.find_faces(picture, detector)
+            found = faces.find_faces(picture, clip.force)
         if clip.show_landmarks:
-            drawn = faces.draw_landmarks(picture, found.faces, found.refused)
+            drawn = draw_landmarks(picture, found.faces, found.refused)
             media.write_image(clip.show_landmarks, drawn)
-        return faces.choose_face(found, "largest" if clip.face_points else clip.face)
+        which = "largest" if clip.face_points else clip.face
+        face = faces.choose_face(found, which, clip.show_landmarks)
     except InputError as error:
         raise InputError(f"{clip.portrait}: {error}", hint=error.hint) from None
+    if len(found.faces) > 1:
+        number = found.faces.index(face) + 1
+        how = f"number {number} from the left is animated, --face N takes another"
+        log.info("%s shows %d faces: %s", clip.portrait, len(found.faces), how)
+    return face
 
 
 def frame_portrait(
     picture: Picture, face: FaceLandmarks, config: RenderConfig
 ) -> tuple[Picture, FaceLandmarks]:
-    """The portrait as the video shows it, even-sided, and its face: whole, or the face's crop."""
+    """The portrait as the video shows it, even-sided, and its face: whole, or the face's crop.
+
+    Unless a size is asked for, a small face is enlarged as far as the longest side allows.
+    """
     height, width = picture.shape[:2]
     if not config.full_frame:
         side = config.size or CROP_SIZE
         affine = faces.face_crop(face, side)
         return warp(picture, affine, (side, side)), face.moved(affine)
-    scale = (config.size or min(MAX_SIDE, max(height, width))) / max(height, width)
+    longest = max(height, width)
+    scale = (config.size or min(MAX_SIDE, longest * max(1.0, SMALL_IOD / face.iod))) / longest
     new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))
     if (new_width, new_height) == (width, height):
         return picture, face

@@ -15,8 +15,7 @@ from moda_cli import media
 from moda_cli.checks import resolve
 from moda_cli.config import ClipConfig
 from moda_cli.device import use_threads
-from moda_cli.errors import ModaError
-from moda_cli.face.detect import load_detector
+from moda_cli.errors import InputError, ModaError
 from moda_cli.face.portrait import Portrait, find_face
 from moda_cli.files import Row
 from moda_cli.generator.takes import Take, sample_together
@@ -54,7 +53,7 @@ class KeepingStudio:
     """A studio that remembers the portraits it has looked at, and who draws on them."""
 
     studio: Studio
-    seen: LeastRecent[Portrait] = field(default_factory=LeastRecent)
+    seen: LeastRecent[Portrait | InputError] = field(default_factory=LeastRecent)
     renderers: LeastRecent[tuple[Portrait, Renderer]] = field(default_factory=LeastRecent)
 
     @property
@@ -69,10 +68,20 @@ class KeepingStudio:
         stat = clip.portrait.stat()
         key = (
             *(clip.portrait, stat.st_mtime_ns, stat.st_size, stat.st_ino),
-            *(clip.face, clip.face_points, clip.background),
+            *(clip.face, clip.face_points, clip.force, clip.background),
             *(clip.render.full_frame, clip.render.size),
         )
-        return self.seen.get_or(key, lambda: self.studio.look(clip))
+
+        def once() -> Portrait | InputError:
+            try:
+                return self.studio.look(clip)
+            except InputError as error:
+                return error
+
+        found = self.seen.get_or(key, once)
+        if isinstance(found, InputError):
+            raise InputError(str(found), hint=found.hint)
+        return found
 
     def renderer(self, portrait: Portrait, neutral: Tensor, *, absolute: bool) -> Renderer:
         """A renderer takes half a second to build, and holds no state from clip to clip."""
@@ -162,7 +171,6 @@ class ClipMaker:
 
 def input_faults(jobs: Sequence[Job]) -> Iterator[str]:
     """What is wrong with the jobs' files, each portrait and each sound looked at once."""
-    detector = load_detector()
     known: dict[object, str | None] = {}
 
     def fault(key: object, check: Callable[[], object]) -> str | None:
@@ -182,7 +190,7 @@ def input_faults(jobs: Sequence[Job]) -> Iterator[str]:
             portrait = (job.urls.get("portrait", clip.portrait), clip.face, clip.face_points)
 
             def look(clip: ClipConfig = unseen) -> None:
-                find_face(media.read_image(clip.portrait, clip.background), clip, detector)
+                find_face(media.read_image(clip.portrait, clip.background), clip)
 
             checks: list[tuple[object, Callable[[], object]]] = [
                 (portrait, look),

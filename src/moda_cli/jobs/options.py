@@ -12,7 +12,7 @@ from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
 
 FILES = ("portrait", "audio", "output")
-WHOLE_BATCH = ("model", "renderer", "device", "dtype", "overwrite", "sampler", "render")
+WHOLE_BATCH = ("model", "renderer", "device", "dtype", "overwrite", "force", "sampler", "render")
 NEGATED = {"crop": "full_frame", "no_blink": "blink", "no_audio": "sound"}  # as on the command line
 BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 

@@ -1,7 +1,7 @@
 """F-SIM: likeness of the face in every frame to the reference's (EMO, arXiv:2402.17485).
 
-The networks are our choice, the paper names none: InsightFace's buffalo_l, that is ArcFace
-w600k_r50 (arXiv:1801.07698) on faces aligned by the points of SCRFD-10G (arXiv:2105.04714).
+The network is our choice, the paper names none: InsightFace's ArcFace w600k_r50
+(arXiv:1801.07698), on faces aligned by five points of their mesh.
 """
 
 from collections.abc import Callable, Iterable
@@ -10,13 +10,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from moda_cli.errors import InputError
-from moda_cli.face.landmarks import Points
+from moda_cli.face.landmarks import CORNERS, LEFT_PUPIL, RIGHT_PUPIL, Points
+from moda_cli.face.mesh import NOSE_TIP
+from moda_cli.face.search import find_faces
 from moda_cli.media.pictures import Picture
 from moda_cli.metrics.networks.arcface import FaceEncoder, align_face
 
 # (5, 2) eyes, nose tip, mouth corners of a frame's largest face, the picture's left first, in
 # pixels; None where there is no face.
 FacePoints = Callable[[Picture], Points | None]
+
+
+def face_points(picture: Picture) -> Points | None:
+    """The five points of a picture's largest face by its mesh; FacePoints."""
+    faces = find_faces(picture, quick=True).faces
+    if not faces:
+        return None
+    mesh = max(faces, key=lambda face: face.iod).mesh[:, :2]
+    return np.asarray(mesh[[LEFT_PUPIL, RIGHT_PUPIL, NOSE_TIP, *CORNERS]])
 
 
 def similarities(

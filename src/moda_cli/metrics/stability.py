@@ -19,7 +19,6 @@ T = TypeVar("T")
 SMALL_SIDE = 96  # pixels of the shorter side of the picture that flicker is measured on
 HEAD = (0.0, 0.35), (1.35, 1.75)  # middle and half axes in IOD of the ellipse around a head
 LEAST_OUTSIDE = 0.05  # of the picture, for a flicker outside the head
-RIGID_POINTS = np.array([[-0.5, 0.0], [0.5, 0.0], [0.0, 0.6]])  # pupils and nose, face frame
 CELL, BINS = 12, 8  # pixels, and directions of edges
 DRIFT_EVERY = 5  # frames between the pictures sharpness and structure are measured on
 LEAST_DRIFT = 10  # such pictures
@@ -69,8 +68,8 @@ class StabilityMeter:
 
     def _add_face(self, gray: Plane, view: FaceView, scale: float) -> None:
         if view.shot not in self._shots:
-            self._iod = view.face.iod
-        self._points.append(view.face.to_picture(RIGID_POINTS) / self._iod)
+            self._iod = float(np.linalg.norm(view.head[1] - view.head[0]))
+        self._points.append(view.head / self._iod)
         if len(self._shots) % DRIFT_EVERY == 0:
             self._sharp.append((view.shot, sharpness(gray, view.face)))
             self._structures.append((view.shot, structure(view)))
@@ -105,7 +104,7 @@ class StabilityMeter:
 
     def _jitter(self) -> float | None:
         shots = np.array(self._shots)
-        track = np.full((len(shots), *RIGID_POINTS.shape), np.nan)
+        track = np.full((len(shots), 3, 2), np.nan)
         if self._points:
             track[shots >= 0] = self._points
         wobble = np.linalg.norm(np.diff(track, 2, axis=0), axis=-1)

@@ -7,11 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from moda_cli.errors import InputError
-from moda_cli.face.detect import FaceDetector
 from moda_cli.media import probe_video, read_video, read_video_sound
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
-from moda_cli.metrics.mouth import FaceFollower, MouthTracker, audio_mouth_fits
+from moda_cli.metrics.mouth import FaceFollower, audio_mouth_fits
 from moda_cli.metrics.stability import StabilityMeter, silence_motion
 
 OF_SOUND = ("sync", "lag", "lag_fit", "silence_motion")
@@ -40,24 +39,22 @@ class Measures:
 def measure_video(
     video: Path | Iterable[Picture],
     wave: Wave | None = None,
-    *,
-    detector: FaceDetector | None = None,
 ) -> Measures:
     """The measures of a video file, or of frames (H, W, 3) at 25 fps, in one pass.
 
-    wave: 16 kHz sound that starts with frame 0; of a file its own by default. detector: measures
-    the lips more exactly.
-    Raises InputError for a file that cannot be read or a video without frames.
+    wave: 16 kHz sound that starts with frame 0; of a file its own by default. Raises InputError
+    for a file that cannot be read or a video without frames.
     """
     frames = read_video(video) if isinstance(video, Path) else video
     if wave is None and isinstance(video, Path) and probe_video(video).has_sound:
         wave = read_video_sound(video)
-    follower, mouth, meter = FaceFollower(detector), MouthTracker(detector), StabilityMeter()
+    follower, meter = FaceFollower(), StabilityMeter()
+    openings: list[float] = []  # nan where there was no face
     for frame in frames:
         view = follower.look(frame)
-        mouth.add(frame, view)
+        openings.append(view.face.opening if view else np.nan)
         meter.add(frame, view)
-    openness = mouth.openness()
+    openness = np.array(openings)
     if not len(openness):
         raise InputError("there is no frame to measure")
     tracked = float(np.isfinite(openness).mean())

@@ -101,6 +101,7 @@ def load_manifest() -> Manifest:
     path = manifest_path()
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        tables.pop("bundled", None)  # said for the record: nothing is fetched
         components = {name: _component(name, table) for name, table in tables.items()}
     except (OSError, ValueError, TypeError, KeyError) as error:
         reason = error.strerror if isinstance(error, OSError) else error

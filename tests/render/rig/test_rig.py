@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.search import face_from_points
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, decode, encode
 from moda_cli.render.rig.expression import controls
 from moda_cli.render.rig.head import area_factor
@@ -26,11 +27,9 @@ Picture = NDArray[np.uint8]
 def drawn() -> tuple[Picture, FaceLandmarks]:
     image = cv2.imread(str(EXAMPLES / "portrait.png"), cv2.IMREAD_COLOR)
     assert image is not None
+    picture = as_picture(image[..., ::-1])
     points = json.loads((EXAMPLES / "portrait.json").read_text())
-    pupils, mouth, corners, chin, seam = (
-        np.array(points[name]) for name in ("pupils", "mouth", "corners", "chin", "seam")
-    )
-    return as_picture(image[..., ::-1]), FaceLandmarks(pupils, mouth, corners, chin, seam)
+    return picture, face_from_points(picture, np.array([*points["pupils"], points["mouth"]]))
 
 
 def as_picture(image: NDArray[Any]) -> Picture:
