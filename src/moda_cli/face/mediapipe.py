@@ -1,6 +1,6 @@
 """The face networks of the package, made from MediaPipe's files.
 
-python -m moda_cli.face.convert DETECTOR.tflite MESH.tflite [MESHES.safetensors]
+python -m moda_cli.face.mediapipe DETECTOR.tflite MESH.tflite [MESHES.safetensors]
 
 The two .tflite files are those weights.toml names. MESHES, `*.pass2.mesh` (478, 3) of any number
 of frontal faces, gives the mean mesh that head poses are measured against.
