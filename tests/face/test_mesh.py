@@ -14,8 +14,8 @@ from safetensors.numpy import load_file
 
 from moda_cli.face.blazeface import detect, merge
 from moda_cli.face.candidates import find_candidates
-from moda_cli.face.mediapipe import detector_state, mesh_state
 from moda_cli.face.landmarks import Points
+from moda_cli.face.mediapipe import detector_state, mesh_state
 from moda_cli.face.mesh import FOLDER, Mesh, fit_mesh, head_angles, mean_mesh, networks
 from moda_cli.face.search import find_faces
 from moda_cli.media.pictures import read_image

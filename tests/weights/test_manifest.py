@@ -1,13 +1,19 @@
 """weights.toml says enough, and nothing it must not."""
 
+import tomllib
+from importlib.util import find_spec
 from math import prod
 from pathlib import Path
 
 import pytest
 
+import moda_cli
 from by_rule import key_table
 from moda_cli.errors import UsageError, WeightsError
+from moda_cli.files import sha256_of
 from moda_cli.weights.manifest import load_manifest
+
+PACKAGE = Path(moda_cli.__file__).parent
 
 
 def test_every_file_says_where_it_is_from_and_what_may_be_done_with_it() -> None:
@@ -46,6 +52,17 @@ def test_the_profiles() -> None:
     assert [c.name for c in manifest.select(["spade", "warping"])] == ["warping", "spade"]
     with pytest.raises(UsageError, match="mooda"):
         manifest.select(["mooda"])
+
+
+def test_what_is_bundled_is_there_with_its_sum_and_its_converter() -> None:
+    manifest = load_manifest()
+    bundled = tomllib.loads(manifest.path.read_text())["bundled"]
+    assert set(bundled) == {"face_detector", "face_mesh"}
+    for name, entry in bundled.items():
+        assert name not in manifest.components
+        assert sha256_of(PACKAGE / entry["file"]) == entry["sha256"]
+        assert find_spec(entry["converter"].split()[-1])
+        assert Path(entry["file"]).name in (PACKAGE / "assets" / "NOTICE").read_text()
 
 
 @pytest.mark.parametrize(
