@@ -221,7 +221,7 @@ def write_bad_inputs(folder: Path) -> None:
     (folder / "text.png").write_text("no picture")
     (folder / "empty.png").write_bytes(b"")
     cv2.imwrite(str(folder / "blank.png"), np.full((400, 400, 3), 200, np.uint8))
-    small = cv2.resize(cv2.imread(str(PORTRAIT)), (100, 100), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(cv2.imread(str(PORTRAIT)), (80, 80), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(folder / "small.png"), small)
     (folder / "text.wav").write_text("no sound")
     (folder / "empty.wav").write_bytes(b"")
@@ -246,7 +246,7 @@ def write_bad_inputs(folder: Path) -> None:
         ("", "", ["--motion", "absent.safetensors"]),
         ("", "", ["--face", "2"]),
         ("", "", ["--face-points", "900,10 950,10 920,60"]),
-        ("", "", ["--face-points", "200,300 300,300 250,200"]),
+        ("", "", ["--face-points", "200,300 300,300 250,320"]),
     ],
 )
 def test_unusable_inputs_exit_3_and_are_named(

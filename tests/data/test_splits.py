@@ -244,5 +244,5 @@ def test_real_clips_are_checked_before_they_count(tmp_path: Path) -> None:
     assert "no sound" in reasons["mute"]
     assert "ends 8 frames before" in reasons["short"]
     assert "a cut inside" in reasons["cut"]
-    assert "no frontal face" in reasons["faceless"]
+    assert "no face found" in reasons["faceless"]
     assert "no such clip" in reasons["gone"]

@@ -45,7 +45,7 @@ FAULTS = {  # portrait, audio -> what its reason has to say
     ("face.png", "text.wav"): "text.wav",
     ("face.png", "empty.wav"): "empty",
     ("text.png", "0.wav"): "text.png",
-    ("blank.png", "0.wav"): "no frontal face",
+    ("blank.png", "0.wav"): "no face found",
 }
 
 
