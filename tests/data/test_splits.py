@@ -224,12 +224,12 @@ def test_mistyped_folders_are_refused_before_anything_is_written(tmp_path: Path)
 
 
 def test_real_clips_are_checked_before_they_count(tmp_path: Path) -> None:
-    """Of six clips only the last has sound, length and a single shot; none has a face."""
+    """Of six clips only the last has sound, length and a single shot, but no face."""
     root = tmp_path / "root"
     write_clip(root / "clips" / "mute.mp4", frames=20, sound=False)
     write_clip(root / "clips" / "short.mp4", frames=12)
     write_clip(root / "clips" / "cut.mp4", frames=24, dark=range(17, 24))
-    write_clip(root / "clips" / "faceless.mp4", frames=20)
+    write_clip(root / "clips" / "faceless.mp4", frames=20, dark=range(20))
     names = ("mute", "short", "cut", "faceless", "gone")
     test = tuple(Entry(name, name, 0, 20, "") for name in names)
     protocol, cache = Protocol(encode_reference=False), Cache(tmp_path / "cache")
