@@ -67,9 +67,10 @@ def test_a_stored_wave_is_the_wave(
         np.testing.assert_array_equal(stored[: len(first)], first)
         np.testing.assert_array_equal(stored[-5:], stored[len(stored) - 5 : len(stored) + 9])
         assert len(stored[len(stored) :]) == 0
-        for start, block in enumerate(islice(stored.blocks(), 3)):
-            np.testing.assert_array_equal(block, stored[start * len(block) :][: len(block)])
-        assert sum(map(len, stored.blocks())) == len(stored)
+        for start, (rate, block) in enumerate(islice(stored.track(), 3)):
+            assert rate == 16000
+            np.testing.assert_array_equal(block[:, 0], stored[start * len(block) :][: len(block)])
+        assert sum(len(block) for _, block in stored.track()) == len(stored)
         assert not list(tmp_path.iterdir())  # that a killed process could leave behind
 
 

@@ -36,7 +36,7 @@ from moda_cli.media import read_audio
 from moda_cli.media.provenance import NOTICE
 from moda_cli.media.sound import sound_blocks
 from moda_cli.media.waves import reader
-from moda_cli.motion import LIP_KEYPOINTS, Source
+from moda_cli.motion import LIP_KEYPOINTS, Source, load_motion
 from moda_cli.pipeline import Pipeline
 from moda_cli.speech.logmel import LogMel, log_mel, window_features
 from moda_cli.speech.released import LiveSpeech, SpeechFeatures
@@ -55,7 +55,7 @@ LIPS = [3 * keypoint + axis for keypoint in LIP_KEYPOINTS for axis in range(3)]
 
 @pytest.fixture(scope="module")
 def wave() -> np.ndarray:
-    """4.4 s of speech: 110 frames, two windows; a part of a frame follows."""
+    """4.42 s of speech: 110 frames and part of another, two windows."""
     whole = read_audio(EXAMPLES / "speech.wav")[16000 : 16000 + 110 * 640 + 333]
     return (np.rint(whole * 32767) / 32768).astype(np.float32)
 
@@ -141,7 +141,7 @@ def test_live_speech_features_of_one_window_are_the_released_ones(encoder, wave)
     short = wave[: 30 * 640 + 100]
     live, whole = LiveSpeech(encoder, reader(short)), SpeechFeatures(encoder, short)
     torch.testing.assert_close(live.window(0, 80), whole.window(0, 80), atol=1e-5, rtol=1e-5)
-    assert live.frames(80) == 30
+    assert live.frames(80) == 31
     assert not live.window(0, 90)[80:].any()
 
 
@@ -185,7 +185,7 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
     causal = live(short)
     whole = released_take(model, SpeechFeatures(encoder, short), timeline, config, source)
     (released,) = sample(model, whole)
-    assert causal.shape == (30, 70)
+    assert causal.shape == (31, 70)
     others = [channel for channel in range(70) if channel not in LIPS]
     # the pose of the last frame is smoothed with silence in one, without a neighbour in the other
     torch.testing.assert_close(causal[:-1, others], released[:-1, others], atol=1e-4, rtol=1e-4)
@@ -194,7 +194,7 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
     changed = wave.copy()
     changed[WINDOW:] = 0
     first, other = live(wave), live(changed)
-    assert first.shape == (110, 70)
+    assert first.shape == (111, 70)
     assert torch.equal(first[:63], other[:63])
     assert not torch.allclose(first[80:], other[80:])
 
@@ -222,7 +222,7 @@ def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stat
     clip = ClipConfig(tmp_path / "portrait.png", Path("-"), Path("-"))
     clip = replace(clip, sampler=SamplerConfig(steps=2), render=RenderConfig(size=64))
     frames = list(pipeline.stream(clip, blocks(wave, 5000)))
-    assert len(frames) == 110
+    assert len(frames) == 111
     assert np.stack(frames).std(axis=0).max() > 1
 
 
@@ -234,7 +234,7 @@ def test_mini_streams_the_frames_of_its_file(
 ) -> None:
     np.testing.assert_array_equal(np.stack(list(mini.stream(clip, blocks(wave, 777)))), pictures)
     np.testing.assert_array_equal(np.stack(list(mini.stream(clip))), pictures)
-    assert len(pictures) == 110
+    assert len(pictures) == 111
 
 
 def test_frames_come_before_the_sound_ends(
@@ -264,7 +264,22 @@ def test_frames_come_before_the_sound_ends(
     frames = mini.stream(clip, endless())
     np.testing.assert_array_equal(np.stack([next(frames) for _ in range(63)]), pictures[:63])
     never.set()
-    assert len(list(frames)) == 47
+    assert len(list(frames)) == 48
+
+
+@pytest.mark.parametrize(("fps", "count"), [(25, 76), (30, 92), (60, 183), (12.5, 38)])
+def test_as_many_frames_as_cover_the_sound(
+    mini: Pipeline, clip: ClipConfig, tmp_path: Path, fps: float, count: int
+) -> None:
+    """3.035 s: the last frame begins before the sound ends, and ends after it."""
+    sound = np.tile(soundfile.read(clip.audio, dtype="float32")[0], 2)[: round(3.035 * 16000)]
+    soundfile.write(tmp_path / "a.wav", sound, 16000, subtype="PCM_16")
+    change = {"audio": tmp_path / "a.wav", "render": replace(clip.render, fps=fps)}
+    saved = tmp_path / "m.safetensors"
+    clip = replace(clip, **change, output=tmp_path / "a.mp4", save_motion=saved)
+    assert mini.generate(clip).frames == count
+    assert len(shown(tmp_path / "a.mp4")) == count
+    assert load_motion(saved).motion.shape == (76, 70)
 
 
 # The stream itself
@@ -333,8 +348,8 @@ def test_a_stream_begins_before_its_sound_ends_and_is_whole(
     report = ffmpeg("-v", "info", "-i", path, "-f", "null", "-").stderr.decode()
     assert f"{NOTICE}; model mini; seed 42" in report
     frames = shown(path)
-    assert len(frames) == 110
-    error = (frames.astype(float) - pictures).reshape(110, -1)
+    assert len(frames) == 111
+    error = (frames.astype(float) - pictures).reshape(111, -1)
     assert 10 * np.log10(255**2 / np.square(error).mean(axis=1)).min() > 32  # each in its place
     heard = decode_sound(path, 16000)
     assert abs(lag(heard, wave)) <= 1

@@ -16,7 +16,7 @@ from torch import Tensor
 from moda_cli import media
 from moda_cli.checks import Clip, resolve
 from moda_cli.choice import choose
-from moda_cli.config import FPS, ClipConfig
+from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig
 from moda_cli.control import edit_motion
 from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.face.extractors import EXTRACTORS, load_extractors
@@ -29,7 +29,7 @@ from moda_cli.generator.takes import sample
 from moda_cli.media import figures
 from moda_cli.media.pictures import Picture
 from moda_cli.media.sound import LiveSound, StoredWave, stored_wave
-from moda_cli.media.waves import Samples, Wave, num_frames
+from moda_cli.media.waves import Samples, Wave, frames_to_cover
 from moda_cli.motion import Recording, load_motion, resample, save_motion
 from moda_cli.render.liveportrait.renderer import load_renderer
 from moda_cli.render.renderer import Renderer
@@ -190,20 +190,18 @@ class Pipeline:
         with ExitStack() as stack:
             stack.enter_context(enough_memory(self.model.device))
             sound: LiveSound | StoredWave
-            track: Path | Iterator[Wave]
-            total, piped = None, str(config.audio) == "-"
+            total = None
             if media.streams(config.output) and not given:
                 sound = stack.enter_context(LiveSound(config.audio))
-                track = sound.copies() if piped else config.audio
             else:
                 sound = stack.enter_context(stored_wave(config.audio))
-                track = sound.blocks() if piped else config.audio
-                length = num_frames(len(sound))
+                length = frames_to_cover(len(sound))
                 if given and abs(len(given.motion) - length) > FRAMES_APART:
                     lasts = f"{len(given.motion) / FPS:.2f} s, the sound {length / FPS:.2f} s"
                     log.warning("%s lasts %s: the picture ends with it", config.motion, lasts)
-                length = len(given.motion) if given else length
-                total = math.ceil(length * fps / FPS)
+                lasts_s = len(given.motion) / FPS if given else len(sound) / SAMPLE_RATE
+                total = math.ceil(round(lasts_s * fps, 6))
+            track = sound.track() if config.sound else None
             animation = self.animate(clip, given or sound, sampled=sampled)
             apart = (total or 0) / PREVIEW_FRAMES
             shown = {round((k + 0.5) * apart - 0.5) for k in range(PREVIEW_FRAMES)}
@@ -218,6 +216,8 @@ class Pipeline:
 
             def frames() -> Iterator[Picture]:
                 for done, frame in enumerate(animation.frames(motion(), fps)):
+                    if total is not None and done >= total:
+                        continue  # the sound ends within the last frame of motion
                     if config.preview and done in shown:
                         shots.append(frame)
                     yield frame
@@ -227,7 +227,7 @@ class Pipeline:
                 frames(),
                 config.output,
                 fps,
-                audio=track if config.sound else None,
+                audio=track,
                 codec=config.codec,
                 crf=config.crf,
                 metadata=origin,

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -368,13 +369,27 @@ write_video(frames(), Path("a.mp4"), 25, audio=np.zeros(16000, np.float32))
 
 
 def test_a_failed_encoder_is_reported_and_stops_the_render(tmp_path: Path) -> None:
-    (tmp_path / "a.wav").write_bytes(b"this is no sound")
     drawn: list[int] = []
+    wide = repeat(np.zeros((2, 20_000, 3), np.uint8), 5000)  # more than x264 takes
     with pytest.raises(UsageError, match=r"cannot write .*out.mp4: .+"):
         write_video(
-            frames(5000), tmp_path / "out.mp4", FPS, audio=tmp_path / "a.wav", on_frame=drawn.append
-        )
+            wide, tmp_path / "out.mp4", FPS, audio=chirp(16000), codec="h264",
+            on_frame=drawn.append,
+        )  # fmt: skip
     assert len(drawn) < 5000
+    assert os.listdir(tmp_path) == []
+
+
+def test_sound_that_fails_while_it_is_written_fails_the_video(tmp_path: Path) -> None:
+    def breaks() -> Iterator[tuple[int, np.ndarray]]:
+        yield 16000, chirp(16000)[:, None]
+        raise InputError("the sound is damaged")
+
+    with pytest.raises(InputError, match="is damaged"):
+        write_video(frames(), tmp_path / "out.mp4", FPS, audio=breaks())
+    (tmp_path / "a.wav").write_bytes(b"this is no sound")
+    with pytest.raises(InputError, match="cannot read"):
+        write_video(frames(), tmp_path / "out.mp4", FPS, audio=tmp_path / "a.wav")
     assert os.listdir(tmp_path) == ["a.wav"]
 
 

@@ -196,7 +196,7 @@ def released_take(
     source: Source | None,
     draw_noise: DrawNoise | None = None,
 ) -> Take:
-    """A whole clip in one piece, the silence after its speech trimmed.
+    """A whole clip in one piece, the silence after its speech trimmed but for a begun frame.
 
     The release's order of operations: windows, their joining, lips, physical motion, the trim. Lips
     move away from their rest in that silence. draw_noise() gives one window's noise
@@ -214,7 +214,7 @@ def released_take(
                 return piece[:0]
             z = torch.cat(pieces)
             z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
-            return _physical(model, z[:-ADDED], start)
+            return _physical(model, z[: features.covering], start)
 
         return finish
 

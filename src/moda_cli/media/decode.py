@@ -14,7 +14,7 @@ import numpy as np
 
 from moda_cli.config import FPS, SAMPLE_RATE
 from moda_cli.errors import InputError
-from moda_cli.media.ffmpeg import BOTH_TRACKS, STALL_HINT, Reading, file_input, first_error
+from moda_cli.media.ffmpeg import BOTH_TRACKS, Reading, file_input, first_error, promised_s
 from moda_cli.media.pictures import MAX_PIXELS, Picture
 from moda_cli.media.sound import read_audio
 from moda_cli.media.waves import Wave
@@ -28,7 +28,6 @@ WHITE_NITS, PEAK_NITS = 203, 1000  # ITU-R BT.2408: graphics white of HDR; the u
 LINEAR_UP_TO = 0.5  # of white: faces keep their level, brighter light is compressed
 UNINDEXED = ("mpegts", "mpeg")  # formats in which a jump does not land on a key frame,
 AHEAD_S = 12.0  # which may be this far back: x264's are 250 pictures apart at most
-SPARSEST_BPS = 100  # of a file: fewer bits a second, and one picture would be held for hours
 EXACT = "flags=bicubic+accurate_rnd+full_chroma_int"  # without them colours are 4 levels off
 
 
@@ -103,12 +102,7 @@ def probe_video(path: Path) -> VideoInfo:
         raise InputError(f"cannot read {path} as a video", hint=VIDEO_HINT)
     said = defaultdict(lambda: "unknown", re.findall(r"color_(\w+):(\S+)", header))
     rate = re.search(r" ([\d.]+) fps", video[0])
-    clock = re.search(r"Duration: (\d+):(\d+):([\d.]+)", header)
-    hours, minutes, seconds = map(float, clock.groups()) if clock else (0.0, 0.0, 0.0)
-    duration_s = (60 * hours + minutes) * 60 + seconds
-    if 8 * path.stat().st_size < SPARSEST_BPS * duration_s:
-        why = f"{path.stat().st_size} bytes are to last {hours:.0f} h {minutes:.0f} min"
-        raise InputError(f"the time stamps of {path} jump: {why}", hint=STALL_HINT)
+    duration_s = promised_s(header, path, str(path))
     container = re.search(r"^Input #0, (.*), from ", header, re.MULTILINE)
     return VideoInfo(
         fps=float(rate[1]) if rate else 0.0,

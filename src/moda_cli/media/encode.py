@@ -9,7 +9,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from functools import lru_cache
 from io import BytesIO
@@ -18,12 +18,13 @@ from pathlib import Path
 
 import numpy as np
 
-from moda_cli.config import SAMPLE_RATE
 from moda_cli.errors import DeviceError, UsageError
 from moda_cli.files import atomic_write, temporary_beside
-from moda_cli.media.ffmpeg import ffmpeg, file_input, first_error
+from moda_cli.media.ffmpeg import ffmpeg, first_error
 from moda_cli.media.pictures import Picture, encode_image
 from moda_cli.media.provenance import NOTICE
+from moda_cli.media.sound_input import sound_input
+from moda_cli.media.tracks import Block
 from moda_cli.media.waves import Wave
 
 OnFrame = Callable[[int], None]  # frames done
@@ -145,7 +146,7 @@ def write_video(
     path: Path,
     fps: float,
     *,
-    audio: Path | Wave | Iterator[Wave] | None = None,
+    audio: Path | Wave | Iterable[Block] | None = None,
     codec: str | None = None,
     crf: int | None = None,
     metadata: Mapping[str, str] | None = None,
@@ -155,8 +156,9 @@ def write_video(
 
     The suffix names the container: .mp4 .mov .mkv .webm .gif, or numbered pictures `dir/%06d.png`
     from 0; `-` is fragmented MP4 on standard output, which ends well when its reader has gone.
-    `audio`, a sound file or a 16 kHz wave, whole or as it arrives, starts with frame 0 and keeps
-    its length. A file appears whole or not at all. The comment says that it is AI-generated.
+    `audio`, a sound file, a 16 kHz wave or the blocks of `played`, perhaps still arriving, starts
+    with frame 0 and keeps its length, channels and rate; a rate that players may not take becomes
+    48 kHz. A file appears whole or not at all. The comment says that it is AI-generated.
 
     Raises UsageError where that cannot be done, DeviceError where the codec needs a GPU that is not
     there, ValueError for frames of odd or differing size.
@@ -176,13 +178,13 @@ def write_video(
 
     muxer, codecs, sound = CONTAINERS[_suffix(path)]
     height, width = first.shape[:2]
-    rate = str(Fraction(fps).limit_denominator(1001))
+    rate = str(frame_rate(fps))
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
               "-i", "pipe:0"]  # fmt: skip
     whole = nullcontext() if streams(path) else atomic_write(path)
     with (
         tempfile.TemporaryDirectory() as folder,
-        _sound_input(audio, sound, Path(folder)) as (sound_arguments, sound_pipe),
+        sound_input(audio, sound, Path(folder)) as (sound_arguments, sound_pipe, failed),
         whole as temporary,
     ):
         command = [*ffmpeg(), *source]
@@ -207,9 +209,19 @@ def write_video(
                     "-metadata", f"title={NOTICE}", "-metadata", f"comment={comment}"]  # fmt: skip
         target = [*STREAM, "pipe:1"] if temporary is None else [*muxer, f"file:{temporary}"]
         count = _run([*command, "-f", *target], stream, path, on_frame, sound_pipe)
+        if failed:
+            raise failed[0]
         if temporary and muxer[0] == "gif":
             _comment_gif(temporary, comment)
     return count
+
+
+def frame_rate(fps: float) -> Fraction:
+    """The exact rate of a video: 29.97 is 30000/1001, as are 23.976, 59.94 and 119.88 alike."""
+    ntsc = Fraction(round(fps * 1.001) * 1000, 1001)
+    return (
+        ntsc if 0 < abs(fps - ntsc) < 0.005 and fps % 1 else Fraction(fps).limit_denominator(1001)
+    )
 
 
 def _checked(frames: Iterable[Picture], shape: tuple[int, ...]) -> Iterator[Picture]:
@@ -222,45 +234,6 @@ def _checked(frames: Iterable[Picture], shape: tuple[int, ...]) -> Iterator[Pict
         ):
             raise ValueError(f"frame of {frame.dtype} {frame.shape} in a video of {shape}")
         yield frame
-
-
-@contextmanager
-def _sound_input(
-    audio: Path | Wave | Iterator[Wave] | None, encoder: list[str], folder: Path
-) -> Iterator[tuple[list[str], tuple[int, ...]]]:
-    """A second input and its encoder, and the pipe that it is read from, if any.
-
-    Its clock counts samples, so the first one is at 0.
-    """
-    if audio is None or not encoder:
-        yield ["-map", "0:v"], ()
-        return
-    clock = "asetpts=N/SR/TB,aformat=channel_layouts=mono|stereo"
-    output = ["-map", "0:v", "-map", "1:a:0", "-af", clock, "-c:a", *encoder]
-    if isinstance(audio, Path):
-        yield [*file_input(audio), *output], ()
-    elif isinstance(audio, np.ndarray):
-        import soundfile
-
-        soundfile.write(folder / "sound.wav", audio, SAMPLE_RATE, subtype="FLOAT")
-        yield [*file_input(folder / "sound.wav"), *output], ()
-    else:
-        readable, writable = os.pipe()
-        arguments = (audio, writable)
-        threading.Thread(target=_pour, args=arguments, name="sound writer", daemon=True).start()
-        try:
-            raw = ["-f", "f32le", "-ar", str(SAMPLE_RATE), "-ac", "1", "-i", f"pipe:{readable}"]
-            yield [*raw, *output], (readable,)
-        finally:
-            os.close(readable)
-
-
-def _pour(blocks: Iterator[Wave], pipe: int) -> None:
-    """Write samples into a pipe as they come."""
-    # OSError: ffmpeg has gone; ValueError: and the stored sound is closed, too
-    with suppress(OSError, ValueError), open(pipe, "wb", buffering=0) as file:
-        for block in blocks:
-            file.write(block.tobytes())
 
 
 def _pass_on(process: "subprocess.Popen[bytes]", failed: list[OSError]) -> None:

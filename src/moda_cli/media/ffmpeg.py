@@ -13,6 +13,7 @@ from moda_cli.errors import InputError, ModaError, UsageError
 
 STOPPED = 255  # its exit code after a signal
 STALL_S = 60.0  # without a byte: some files make a decoder wait for ever
+SPARSEST_BPS = 100  # of a file: fewer bits a second, and a picture or silence would last for hours
 STALL_HINT = "play it to its end, or convert it: ffmpeg -i FILE -c:v libx264 -c:a aac NEW.mp4"
 
 # Beside what is decoded, both tracks are read: to ffmpeg an MPEG stream begins with the first stamp
@@ -42,10 +43,19 @@ def check_not_stopped(code: int, name: str) -> None:
         raise ModaError(f"ffmpeg was stopped while it read {name}")
 
 
-def ends_early(log: IO[bytes]) -> bool:
-    """Whether ffmpeg's log says that an MP4 file holds less than its header promises."""
-    log.seek(0)
-    return b": partial file" in log.read()
+def promised_s(header: str, path: Path, name: str) -> float:
+    """How long a file lasts by the header that ffmpeg prints of it; 0 where that is not said.
+
+    Raises InputError where it is so long that the time stamps must be wrong.
+    """
+    clock = re.search(r"Duration: (\d+):(\d+):([\d.]+)", header)
+    hours, minutes, seconds = map(float, clock.groups()) if clock else (0.0, 0.0, 0.0)
+    duration_s = (60 * hours + minutes) * 60 + seconds
+    size = path.stat().st_size
+    if 8 * size < SPARSEST_BPS * duration_s:
+        why = f"{size} bytes are to last {hours:.0f} h {minutes:.0f} min"
+        raise InputError(f"the time stamps of {name} jump: {why}", hint=STALL_HINT)
+    return duration_s
 
 
 def first_error(log: IO[bytes]) -> str:

@@ -17,6 +17,11 @@ def num_frames(num_samples: int) -> int:
     return num_samples // SAMPLES_PER_FRAME
 
 
+def frames_to_cover(num_samples: int) -> int:
+    """Video frames that cover a 16 kHz wave; the last may outlast it."""
+    return -(-num_samples // SAMPLES_PER_FRAME)
+
+
 class Samples(Protocol):
     """A 16 kHz wave (N,) that is read by slices: an array, or a file of them."""
 
@@ -54,7 +59,7 @@ class Tail:
             self._ended = len(new) < missing
             self.count += len(new)
             self._kept = np.concatenate((self._kept[-self._keep :], new))
-        return min(stop, num_frames(self.count))
+        return min(stop, frames_to_cover(self.count))
 
     def samples(self, start: int, stop: int) -> Wave:
         """Samples [start, stop), none older than those kept; zeros before and after the sound."""

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.media.waves import Read, Tail, Wave, num_frames
+from moda_cli.media.waves import Read, Tail, Wave, frames_to_cover
 
 NUM_HOPS = 4  # 10 ms hops per video frame
 NUM_MELS = 80
@@ -38,12 +38,12 @@ def mel_filters() -> NDArray[np.float32]:
 
 
 def log_mel(wave: Wave) -> Tensor:
-    """Natural log of mel power (T, 4, 80) of a 16 kHz wave (N,), T = N // 640.
+    """Natural log of mel power (T, 4, 80) of a 16 kHz wave (N,), T = ceil(N / 640).
 
     Hop j of frame t is centred at sample 640 t + 160 j + 80; the wave is continued with zeros.
     """
-    whole = wave[: num_frames(len(wave)) * SAMPLES_PER_FRAME]
-    return _hops_to_mel(np.pad(whole, BEFORE))
+    after = frames_to_cover(len(wave)) * SAMPLES_PER_FRAME - len(wave) + BEFORE
+    return _hops_to_mel(np.pad(wave, (BEFORE, after)))
 
 
 def _hops_to_mel(samples: Wave) -> Tensor:
@@ -101,10 +101,7 @@ class LogMel:
         end = min(stop, known)
         if end > self._done:
             first, last = (frame * SAMPLES_PER_FRAME for frame in (self._done, end))
-            if known > stop:
-                samples = self._tail.samples(first - BEFORE, last + BEFORE)
-            else:  # a trailing part of a frame is not heard
-                samples = np.pad(self._tail.samples(first - BEFORE, last), (0, BEFORE))
+            samples = self._tail.samples(first - BEFORE, last + BEFORE)
             kept = self._mel[-LEVEL_CONTEXT:]
             self._mel, self._done = torch.cat((kept, _hops_to_mel(samples))), end
         return window_features(self._mel, start - (self._done - len(self._mel)), length)

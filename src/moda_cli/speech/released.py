@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.media.waves import Read, Samples, Tail, Wave, num_frames
+from moda_cli.media.waves import Read, Samples, Tail, Wave, frames_to_cover, num_frames
 from moda_cli.speech.encoder import SpeechEncoder
 
 PRE_EMPHASIS = 0.97
@@ -85,6 +85,11 @@ class SpeechFeatures:
     def __len__(self) -> int:
         """Frames, the 50 of silence included."""
         return num_frames(len(self._wave)) + ADDED
+
+    @property
+    def covering(self) -> int:
+        """The first frames, which cover the speech; the last may be one of silence in part."""
+        return frames_to_cover(len(self._wave))
 
     def window(self, start: int, length: int) -> Tensor:
         """Features (length, layers, D) from frame `start` on; zeros past the end."""
