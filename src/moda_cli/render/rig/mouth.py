@@ -1,107 +1,106 @@
-"""The inside of an open mouth: teeth, tongue and darkness, painted between the moved lips."""
+"""The inside of an open mouth, laid between the moved lips: what the portrait shows of it, and
+beyond that teeth, tongue and darkness in the picture's own colours."""
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
 
-from moda_cli.face.landmarks import FaceLandmarks
-from moda_cli.media.pictures import Picture
-from moda_cli.render.rig.arrays import LUMA, Floats, floats, sample, smoothstep
+from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
 from moda_cli.render.rig.expression import Aperture
-from moda_cli.render.rig.lip_line import Seam
+from moda_cli.render.rig.frame import FaceFrame, Points, Rect
+from moda_cli.render.rig.lip_line import LipLine
+from moda_cli.render.rig.own_mouth import OwnMouth
+from moda_cli.render.rig.palette import Palette
+from moda_cli.render.rig.points import LOWER_INNER, UPPER_INNER
 
-_BOX = (0.62, 0.22, 0.42)  # half width, above, below the seam covered by the textures, IOD
+_BOX = (0.75, 0.35, 0.5)  # beside, above and below the mouth's middle covered by textures, IOD
 _TOOTH_EDGES = (0.0, 0.128, 0.232, 0.345, 0.44, 0.53, 0.62)  # from the midline, upper jaw
 _LOWER_EDGES = (0.0, 0.078, 0.164, 0.262, 0.36, 0.46, 0.56)
 
 
 class Mouth:
-    """Textures of the mouth's inside for one picture, and how they are laid into a frame."""
+    """Textures of the mouth's inside for one picture, in its pixels, and how they are laid."""
 
-    def __init__(self, picture: NDArray[np.uint8], face: FaceLandmarks, seam: Seam) -> None:
-        self._seam = seam
-        self._per_iod = float(np.clip(face.iod, 60, 400))  # texels per IOD
-        skin, upper_lip, lower_lip = _colours(picture, face, seam)
-        self._lips = 0.5 * (upper_lip + lower_lip)
-        light = float(skin @ LUMA) / 255
-        colourful = float(np.clip((max(np.ptp(skin), np.ptp(self._lips)) - 2) / 28, 0, 1))
-        half, above, below = _BOX
-        size = self._per_iod
-        x, y = np.meshgrid(
-            np.arange(-half, half, 1 / size, dtype=np.float32),
-            np.arange(-above, below, 1 / size, dtype=np.float32),
+    def __init__(
+        self, picture: Picture, frame: FaceFrame, lips: LipLine, mesh: Points, palette: Palette
+    ) -> None:
+        self._lips = lips
+        self._pixel = np.float32(1 / frame.iod)
+        self._flesh = palette.lips
+        self._cavity = palette.lips * np.float32(0.20)
+        corners = frame.plane(lips.edges[0, [0, -1]])
+        self._middle = float(corners[:, 0].mean())
+        self._half_width = float(np.ptp(corners[:, 0])) / 2
+        inner = (mesh[UPPER_INNER, :2] + mesh[LOWER_INNER, :2]) / 2
+        centre = frame.plane(inner[5])
+        beside, above, below = _BOX
+        box = frame.pixels(
+            centre + np.array([[-beside, -above], [beside, -above], [-beside, below], [beside, below]])
         )
-        tint = (0.5 + 0.5 * skin / max(float(skin.max()), 1)) * (0.50 + 0.55 * light)
-        self._upper = _upper_teeth(x, y, tint, visible=seam.teeth == 0)
-        self._lower = _lower_jaw(x, y, tint, 0.5 + 0.6 * light)
-        self._cavity = floats([50, 20, 22]) * (0.45 + 0.6 * light)
-        for colour in (self._upper[..., :3], self._lower[..., :3], self._cavity):
-            mean = colour.mean(axis=-1, keepdims=True)
-            colour[:] = mean + (colour - mean) * np.float32(colourful)
+        height, width = picture.shape[:2]
+        x0, y0 = np.clip(np.floor(box.min(axis=0)), 0, (width - 2, height - 2)).astype(int)
+        x1, y1 = np.clip(np.ceil(box.max(axis=0)), (x0 + 2, y0 + 2), (width, height)).astype(int)
+        self._rect: Rect = (int(x0), int(y0), int(x1), int(y1))
+
+        pixels = np.dstack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))).astype(np.float64)
+        at = frame.plane(pixels)
+        # Along the mouth in the face's own width: a turned head shows the far side narrower.
+        along = np.interp(at[..., 0], frame.plane(inner)[:, 0], frame.to_face(mesh[UPPER_INNER])[:, 0])
+        beyond = np.abs(at[..., 0] - self._middle) - self._half_width
+        along += np.where(beyond > 0, np.sign(at[..., 0] - self._middle) * beyond, 0)
+        slope = float(corners[1, 1] - corners[0, 1]) / (2 * self._half_width)
+        tilt = slope * (at[..., 0] - centre[0])
+        upper, lower = (
+            float(frame.plane(mesh[row[5], :2])[1]) if lips.gap else float(centre[1])
+            for row in (UPPER_INNER, LOWER_INNER)
+        )
+        x = floats(along - frame.to_face(mesh[[13, 14]])[:, 0].mean())
+        self._upper = _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette)
+        self._lower = _lower_jaw(x, floats(at[..., 1] - tilt - lower), palette)
+        self._own = OwnMouth(picture, self._rect, frame, lips) if lips.gap else None
 
     def paint(
-        self, frame: Picture, x: Floats, y: Floats, aperture: Aperture, narrow: float
+        self, frame: Picture, seen: Floats, at: Floats, aperture: Aperture, narrow: float
     ) -> None:
-        """Lay the inside into `frame` (h, w, 3), whose pixels lie at face-frame x, y (h, w).
+        """Lay the inside into `frame` (h, w, 3).
 
-        narrow: 0..1, how far the lips are rounded, which hides the teeth.
+        seen: (h, w, 2) pixels of the portrait's head at rest that its pixels show. at: (h, w, 2)
+        the same in the eyes' plane. narrow: 0..1, how far the lips are rounded, which hides the
+        teeth.
         """
+        x, y = at[..., 0].copy(), at[..., 1]
         edge = aperture.at(x)
         below, above = y - edge[..., 0], edge[..., 1] - y
         gap = edge[..., 1] - edge[..., 0]
-        pixel = np.float32(self._per_px(x, y))
+        pixel = self._pixel
         feather = 1.5 * pixel
         alpha = np.clip(below / feather + 0.5, 0, 1) * np.clip(above / feather + 0.5, 0, 1)
-        fine = 0.05 if self._seam.teeth else 0.022
-        alpha *= smoothstep(gap / np.maximum(2.5 * pixel, np.float32(fine)))
-        if self._seam.teeth:
-            self._close(frame, y - edge[..., 1], gap)
+        alpha *= smoothstep(gap / max(2.5 * pixel, np.float32(0.022)))
         if not alpha.any():
             return
         widest = float((aperture.lower - aperture.upper).max())
-        drop = float((aperture.lower - self._seam.y_at(aperture.x))[len(aperture.x) // 2])
+        in_skull = seen - floats(self._rect[:2])
+        in_jaw = in_skull - aperture.drop
         colour = np.empty((*x.shape, 3), np.float32)
         colour[:] = self._cavity
         colour *= (0.55 + 0.45 * smoothstep(below / np.float32(0.25)))[..., None]
-        colour = _over(
-            colour, self._sampled(self._lower, x, y - drop), np.float32(min(widest / 0.12, 1))
-        )
+        lower = sample(self._lower, in_jaw)
+        colour = _over(colour, lower, np.float32(min(widest / 0.12, 1)))
         colour *= (0.35 + 0.65 * smoothstep(above / np.float32(0.03)))[..., None]
-        teeth = self._sampled(self._upper, x, y)
-        teeth[..., :3] *= (0.40 + 0.60 * smoothstep((below + 0.006) / np.float32(0.055)))[..., None]
-        teeth[..., :3] *= (0.40 + 0.60 * smoothstep(gap / np.float32(0.13)))[..., None]
-        teeth[..., 3] *= smoothstep((gap - np.float32(0.05)) / np.float32(0.06))
-        colour = _over(colour, teeth, np.float32(1 - 0.45 * narrow))
-        edge_distance = above * 0.7 if self._seam.teeth else np.minimum(below, above * 0.7)
-        rim = np.exp(-edge_distance.clip(0) / np.float32(0.012))
+        upper = sample(self._upper, in_skull)
+        lit = 0.40 + 0.60 * smoothstep((below + 0.006) / np.float32(0.055))
+        lit *= 0.40 + 0.60 * smoothstep(gap / np.float32(0.13))
+        upper[..., :3] *= lit[..., None]
+        upper[..., 3] *= smoothstep((gap - np.float32(0.03)) / np.float32(0.05))
+        colour = _over(colour, upper, np.float32(1 - 0.45 * narrow))
+        rim = np.exp(-np.minimum(below, above * 0.7).clip(0) / np.float32(0.012))
         small = 1 - smoothstep(gap / np.float32(0.07))
-        t = np.abs(x - self._seam.x) / np.float32(self._seam.half_width)
+        t = np.abs(x - self._middle) / np.float32(self._half_width)
         corner = smoothstep((t - 0.65) / np.float32(0.35))
         mix = np.maximum(np.maximum(0.75 * small, 0.6 * rim), 0.75 * corner)[..., None]
-        colour += (self._lips * np.float32(0.40) - colour) * mix
-        alpha = alpha[..., None]
-        frame[:] = np.rint(frame + (colour - frame) * alpha).clip(0, 255).astype(np.uint8)
-
-    def _close(self, frame: Picture, below: Floats, gap: Floats) -> None:
-        """Darken the edge, `below` IOD away, of a lower lip risen over the source's teeth."""
-        line = np.exp(-((below / np.float32(0.011)) ** 2)) * np.clip(gap / np.float32(-0.03), 0, 1)
-        mixed = frame + (self._lips * np.float32(0.5) - frame) * (0.85 * line)[..., None]
-        frame[:] = np.rint(mixed).astype(np.uint8)
-
-    def _per_px(self, x: Floats, y: Floats) -> float:
-        """IOD per pixel of the painted region."""
-        middle = (x.shape[0] // 2, x.shape[1] // 2)
-        dx = x[middle[0], 1:] - x[middle[0], :-1]
-        dy = y[middle[0], 1:] - y[middle[0], :-1]
-        return float(np.hypot(dx, dy).mean())
-
-    def _sampled(self, texture: Floats, x: Floats, y: Floats) -> Floats:
-        half, above, _ = _BOX
-        level = self._seam.y_at(floats([self._seam.x]))[0]
-        slope = (self._seam.curve[-1] - self._seam.curve[0]) / (2 * self._seam.half_width)
-        along = x - self._seam.x
-        u = (along + half) * np.float32(self._per_iod)
-        v = (y - level - along * slope + above) * np.float32(self._per_iod)
-        return sample(texture, np.dstack([u, v]))
+        colour += (self._flesh * np.float32(0.40) - colour) * mix
+        if self._own:
+            colour = self._own.over(colour, in_skull, in_jaw, widest)
+        frame[:] = np.rint(frame + (colour - frame) * alpha[..., None]).clip(0, 255).astype(np.uint8)
 
 
 def _over(colour: Floats, texture: Floats, opacity: np.float32) -> Floats:
@@ -124,48 +123,22 @@ def _teeth_row(
     return shade.astype(np.float32), cover
 
 
-def _upper_teeth(x: Floats, y: Floats, tint: Floats, visible: bool) -> Floats:
-    """(h, w, 4) colour and coverage; y is down from the seam at rest, fixed to the skull."""
+def _upper_teeth(x: Floats, y: Floats, palette: Palette) -> Floats:
+    """(h, w, 4) colour and coverage; y is down from the lips at rest, fixed to the skull."""
     shade, cover = _teeth_row(x, y, _TOOTH_EDGES, 0.050 - 0.16 * x**2)
     gum = smoothstep((-y - 0.10) / np.float32(0.04))[..., None]
-    enamel = floats([240, 230, 214]) * tint
-    flesh = floats([168, 92, 92]) * tint
-    colour = (enamel * (1 - gum) + flesh * gum) * shade[..., None]
+    colour = (palette.enamel * (1 - gum) + palette.lips * 0.8 * gum) * shade[..., None]
     fade = 1 - smoothstep((np.abs(x) - 0.40) / np.float32(0.14))
-    return np.dstack([colour, cover * fade * visible]).astype(np.float32)
+    return np.dstack([colour, cover * fade]).astype(np.float32)
 
 
-def _lower_jaw(x: Floats, y: Floats, tint: Floats, light: float) -> Floats:
+def _lower_jaw(x: Floats, y: Floats, palette: Palette) -> Floats:
     """(h, w, 4) tongue and lower teeth; y is down from the lower lip's edge, fixed to the jaw."""
     shade, cover = _teeth_row(x, -y, _LOWER_EDGES, 0.026 - 0.10 * x**2)
-    enamel = floats([215, 204, 190]) * tint * (0.62 * shade)[..., None]
+    enamel = palette.enamel * (0.62 * shade)[..., None]
     top = (y + 0.105 + 0.9 * x**2) / np.float32(0.05)
     tongue_cover = smoothstep(top) * (1 - smoothstep((np.abs(x) - 0.20) / np.float32(0.10)))
     lit = 0.55 + 0.45 * smoothstep(top * 0.5) - 0.12 * np.exp(-((x / 0.02) ** 2))
-    tongue = floats([150, 66, 66]) * np.float32(light) * lit[..., None]
+    tongue = palette.lips * np.float32(0.85) * lit[..., None]
     both = tongue * (1 - cover[..., None]) + enamel * cover[..., None]
     return np.dstack([both, np.maximum(tongue_cover, cover)]).astype(np.float32)
-
-
-def _colours(
-    picture: NDArray[np.uint8], face: FaceLandmarks, seam: Seam
-) -> tuple[Floats, Floats, Floats]:
-    """Median colours (3,) of the cheeks, the upper lip and the lower lip."""
-    t = np.linspace(-0.6, 0.6, 25, dtype=np.float32)
-    x = seam.x + seam.half_width * t
-    cheeks = [
-        np.stack([side * (0.5 + 0.1 * t), np.full_like(t, 0.55 + row)], axis=-1)
-        for side in (-1, 1)
-        for row in (0.0, 0.1)
-    ]
-    lips = [
-        [np.stack([x, seam.y_at(x) + sign * d], axis=-1) for d in (0.03, 0.05, 0.065)]
-        for sign in (-1, 1)
-    ]
-
-    def median(strips: list[Floats]) -> Floats:
-        at = face.to_picture(np.stack(strips).astype(np.float64)).astype(np.float32)
-        values = sample(picture, at)
-        return floats(np.median(values.reshape(-1, 3), axis=0))
-
-    return median(cheeks), median(lips[0]), median(lips[1])

@@ -1,6 +1,8 @@
-"""The renderer without weights: warps one portrait by head pose and eight articulators."""
+"""The renderer without weights: moves one portrait by head pose and eight articulators."""
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -10,28 +12,32 @@ from torch import Tensor
 
 from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.motion import EXPRESSION, POSE, decode
-from moda_cli.render.rig.arrays import Field, sample
-from moda_cli.render.rig.expression import Aperture, Expression, amplitudes, controls
-from moda_cli.render.rig.head import Grid, Head
-from moda_cli.render.rig.lids import find_eyelids
-from moda_cli.render.rig.lip_line import find_seam
+from moda_cli.render.rig.arrays import Field, Floats, Picture, floats, sample
+from moda_cli.render.rig.controls import controls
+from moda_cli.render.rig.expression import Aperture, Expression
+from moda_cli.render.rig.frame import FaceFrame, Grid, Rect
+from moda_cli.render.rig.head import Head, head_box
+from moda_cli.render.rig.lids import Eyelid
+from moda_cli.render.rig.lip_line import find_lips
 from moda_cli.render.rig.mouth import Mouth
+from moda_cli.render.rig.palette import find_palette
 
 _MARGIN = 0.08  # round the mouth's opening, IOD
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """Where a frame's picture comes from, on the coarse grid (rows, cols, 2).
+    """Where a frame's picture comes from, on the coarse grid.
 
-    upper, lower: displacement in grid steps above and below the mouth's opening. at: the place in
-    the resting head that each node shows, face frame, IOD.
+    seen: (rows, cols, 2) the grid coordinates of the resting head that each node shows. upper,
+    lower: (rows, cols, 2) displacement from there to its source above and below the mouth's
+    opening, grid steps; none where only the head turns.
     """
 
-    upper: Field
-    lower: Field
-    at: Field
-    aperture: Aperture
+    seen: Field
+    upper: Field | None = None
+    lower: Field | None = None
+    aperture: Aperture | None = None
 
 
 class Rig:
@@ -41,85 +47,99 @@ class Rig:
     picture itself; scale and translation are ignored.
     """
 
-    def __init__(self, picture: NDArray[np.uint8], face: FaceLandmarks, neutral: Tensor) -> None:
+    def __init__(self, picture: Picture, face: FaceLandmarks, neutral: Tensor) -> None:
         self._picture = np.ascontiguousarray(picture)
         self._neutral = neutral.double()
-        self._grid = Grid(picture.shape, face)
-        self._head = Head(self._grid)
-        self._iod = np.float32(face.iod)
-        seam = find_seam(self._picture, face)
-        self._expression = Expression(self._grid, seam)
-        self._mouth = Mouth(self._picture, face, seam)
-        self._eyelids = find_eyelids(self._picture, face)
+        mesh = face.mesh
+        self._frame = FaceFrame.of(mesh)
+        self._grid = Grid(picture.shape, head_box(self._frame), self._frame.iod)
+        self._head = Head(self._grid, self._frame, mesh)
+        surface = self._head.surface
+        self._lips = find_lips(self._grid, surface, self._frame, mesh)
+        self._expression = Expression(self._grid, self._frame, surface, self._lips, mesh)
+        palette = find_palette(self._picture, mesh)
+        self._mouth = Mouth(self._picture, self._frame, self._lips, mesh, palette)
+        self._eyelids = [Eyelid(self._picture, self._frame, mesh, side) for side in (0, 1)]
         x0, y0, x1, y1 = self._grid.rect
-        columns, rows = np.arange(x1 - x0), np.arange(y1 - y0)
-        self._pixels = np.dstack(np.meshgrid(columns, rows)).astype(np.float32)
+        self._pixels = np.dstack(np.meshgrid(np.arange(x1 - x0), np.arange(y1 - y0))).astype(
+            np.float32
+        )
 
-    def render(self, motion: Tensor) -> Iterator[NDArray[np.uint8]]:
+    def render(self, motion: Tensor) -> Iterator[Picture]:
         """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order."""
         offset = motion.double() - self._neutral
         articulators, pose = decode(offset[:, EXPRESSION]).numpy().round(6), offset[:, POSE].numpy()
         for row in range(len(motion)):
-            yield self._frame(controls(articulators[row]), pose[row])
+            yield self._draw(controls(articulators[row]), pose[row])
 
     def warp(self, control: dict[str, float], pose: NDArray[np.float64]) -> Warp | None:
         """The displacements of one frame, None where nothing moves. pose: (3) degrees."""
-        amplitude = amplitudes(control, self._expression.room)
+        forward = self._expression.forward(control)
         turned = self._head.displacement(pose)
-        if turned is None and not any(amplitude.values()):
+        if turned is None and forward is None:
             return None
-        halves = self._expression.halves
-        forward = [half.forward(amplitude) for half in halves]
         seen = self._grid.nodes if turned is None else self._grid.nodes + turned
-        moved = seen - self._grid.nodes
+        if forward is None:
+            return Warp(seen)
         upper, lower = (
-            half.spread(half.backward(field), seen) + moved
-            for half, field in zip(halves, forward, strict=True)
+            half.spread(half.backward(field), seen)
+            for half, field in zip(self._expression.halves, forward, strict=True)
         )
-        return Warp(upper, lower, self._grid.face_axes(seen), self._expression.aperture(forward))
+        return Warp(seen, upper, lower, self._expression.aperture(forward))
 
-    def _frame(self, control: dict[str, float], pose: NDArray[np.float64]) -> NDArray[np.uint8]:
+    def _draw(self, control: dict[str, float], pose: NDArray[np.float64]) -> Picture:
         out = self._picture.copy()
         for lid, closure in zip(self._eyelids, (control["lid_a"], control["lid_b"]), strict=True):
             lid.paint(out, closure)
         warp = self.warp(control, pose)
         if warp is None:
             return out
-        x0, y0, x1, y1 = self._grid.rect
-        step, aperture = self._grid.step, warp.aperture
-        below = warp.at[..., 1] > aperture.middle_at(warp.at[..., 0])
-        coarse = np.where(below[..., None], warp.lower, warp.upper) * step
-        source_at = self._grid.enlarged(coarse, self._grid.rect)
-        source_at += self._pixels  # in place: 2 MB of a 512 px picture need not be found again
-        opening = self._opening(warp.at, aperture)
+        grid, step = self._grid, self._grid.step
+        x0, y0, x1, y1 = grid.rect
+        source = (warp.seen - grid.nodes) * step
+        if warp.aperture is None:
+            at = grid.enlarged(source, grid.rect) + self._pixels
+            out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
+            return out
+        assert warp.upper is not None
+        assert warp.lower is not None
+        plane = self._in_plane(warp.seen * step + floats(grid.origin))
+        below = plane[..., 1] > warp.aperture.middle_at(plane[..., 0].copy())
+        source += np.where(below[..., None], warp.lower, warp.upper) * step
+        at = grid.enlarged(source, grid.rect) + self._pixels
+        opening = self._opening(plane, warp.aperture)
         if opening is None:
-            out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], source_at, cv2.INTER_CUBIC)
+            out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
             return out
         left, top, right, bottom = opening
         inside = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
-        upper, lower, at = (
-            self._grid.enlarged(field, opening)
-            for field in (warp.upper * step, warp.lower * step, warp.at)
-        )
-        x, y = at[..., 0].copy(), at[..., 1].copy()
-        share = np.clip((y - aperture.middle_at(x)) * self._iod / 1.5 + 0.5, 0, 1)[..., None]
-        source_at[inside] = self._pixels[inside] + upper + (lower - upper) * share
-        warped = sample(out[y0:y1, x0:x1], source_at, cv2.INTER_CUBIC)
+        seen = grid.enlarged((warp.seen - grid.nodes) * step, opening) + self._pixels[inside]
+        upper, lower = (grid.enlarged(f * step, opening) for f in (warp.upper, warp.lower))
+        seen_plane = self._in_plane(seen + floats([x0, y0]))
+        middle = warp.aperture.middle_at(seen_plane[..., 0].copy())
+        share = np.clip((seen_plane[..., 1] - middle) * np.float32(self._frame.iod / 1.5) + 0.5, 0, 1)
+        at[inside] = seen + upper + (lower - upper) * share[..., None]
+        warped = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
         narrow = min(max(control["round"], 0.0), 1.0)
-        self._mouth.paint(warped[inside], x, y, aperture, narrow)
+        self._mouth.paint(
+            warped[inside], seen + floats([x0, y0]), seen_plane, warp.aperture, narrow
+        )
         out[y0:y1, x0:x1] = warped
         return out
 
-    def _opening(self, at: Field, aperture: Aperture) -> tuple[int, int, int, int] | None:
-        """Pixels (x0, y0, x1, y1) round the parted lips as nodes `at` show them, if any."""
-        parted = np.flatnonzero(np.abs(aperture.lower - aperture.upper) > 2e-4)
-        if len(parted) == 0:
-            return None
-        x, y = at[..., 0], at[..., 1]
-        inside = (x > aperture.x[parted[0]] - _MARGIN) & (x < aperture.x[parted[-1]] + _MARGIN)
-        inside &= y > min(aperture.upper[parted].min(), aperture.lower[parted].min()) - _MARGIN
-        inside &= y < max(aperture.upper[parted].max(), aperture.lower[parted].max()) + _MARGIN
+    def _in_plane(self, pixels: Floats) -> Floats:
+        to_plane = floats(self._frame.to_plane)
+        return pixels @ to_plane[:, :2].T + to_plane[:, 2]
+
+    def _opening(self, plane: Field, aperture: Aperture) -> Rect | None:
+        """Pixels round the lips as the nodes show them, None where they meet as at rest."""
+        x, y = plane[..., 0], plane[..., 1]
+        inside = (x > aperture.x[0]) & (x < aperture.x[-1])
+        inside &= y > min(aperture.upper.min(), aperture.lower.min()) - _MARGIN
+        inside &= y < max(aperture.upper.max(), aperture.lower.max()) + _MARGIN
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
+        if not len(rows):
+            return None
         x0, y0, x1, y1 = self._grid.rect
         height, width = self._picture.shape[:2]
         step = self._grid.step

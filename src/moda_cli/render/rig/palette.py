@@ -1,0 +1,78 @@
+"""The colours of a face that what is hidden in its picture takes its own from."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample
+from moda_cli.render.rig.frame import Points
+from moda_cli.render.rig.points import (
+    CHEEKS,
+    IRISES,
+    LOWER_INNER,
+    LOWER_LIDS,
+    LOWER_OUTER,
+    UPPER_INNER,
+    UPPER_LIDS,
+    UPPER_OUTER,
+)
+
+_LEAST_WHITE = 12  # pixels of the eyes that are enough to tell their colour
+
+
+@dataclass(frozen=True, slots=True)
+class Palette:
+    """Colours (3,) of 0..255: the cheeks, the lips, and the whitest the picture would show teeth.
+
+    A grey photograph gives greys, a statue stone.
+    """
+
+    skin: Floats
+    lips: Floats
+    enamel: Floats
+
+
+def find_palette(picture: Picture, mesh: Points) -> Palette:
+    """The palette of a face with a mesh (478, 3) in `picture` (H, W, 3)."""
+    pairs = ((UPPER_OUTER, UPPER_INNER), (LOWER_OUTER, LOWER_INNER))
+    middles = [(mesh[outer[2:9]] + mesh[inner[2:9]]) / 2 for outer, inner in pairs]
+    lips = _median(picture, np.concatenate(middles))
+    skin = _median(picture, mesh[CHEEKS])
+    white = _white(picture, mesh, skin)
+    bright = float(white @ LUMA)
+    lit = float(skin @ LUMA)
+    wanted = min(np.clip(bright, 0.92 * lit, 1.25 * lit), 238)
+    # The eyes' own white under the light that the skin shows: neutral looks blue in a yellow one.
+    tint = 0.6 * (white - bright) / max(bright, 1) + 0.25 * (skin - lit) / max(lit, 1)
+    return Palette(skin, lips, floats(np.clip(wanted * (1 + tint), 0, 250)))
+
+
+def _median(picture: Picture, points: Points) -> Floats:
+    """The median colour at `points` (n, 2+) and a pixel or two around them."""
+    around = np.array([[0, 0], [-1, 0], [1, 0], [0, -1], [0, 1]]) * 1.5
+    at = floats(points[:, None, :2] + around)
+    return floats(np.median(sample(picture, at).reshape(-1, 3), axis=0))
+
+
+def _white(picture: Picture, mesh: Points, skin: Floats) -> Floats:
+    """The brighter half of what the lids leave open beside the irises; skin where they are shut."""
+    seen = []
+    for upper, lower, iris in zip(UPPER_LIDS, LOWER_LIDS, IRISES, strict=True):
+        outline = mesh[[*upper, *lower[-2:0:-1]], :2]
+        x0, y0 = np.clip(outline.min(axis=0), 0, None).astype(int)
+        x1, y1 = np.ceil(outline.max(axis=0)).astype(int) + 1
+        eye = picture[y0:y1, x0:x1]
+        if eye.size == 0:
+            continue
+        mask = np.zeros(eye.shape[:2], np.uint8)
+        cv2.fillPoly(mask, [np.rint(outline - (x0, y0)).astype(np.int32)], 1)
+        radius = np.linalg.norm(mesh[iris + 1 : iris + 5, :2] - mesh[iris, :2], axis=1).mean()
+        centre = np.rint(mesh[iris, :2] - (x0, y0)).astype(int)
+        cv2.circle(mask, centre.tolist(), int(np.ceil(1.1 * radius)), 0, -1)
+        seen.append(eye[mask > 0])
+    pixels = np.concatenate(seen) if seen else np.empty((0, 3))
+    if len(pixels) < _LEAST_WHITE:
+        return skin
+    light = pixels @ LUMA
+    return floats(np.median(pixels[light >= np.percentile(light, 60)], axis=0))
