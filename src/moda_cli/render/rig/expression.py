@@ -11,7 +11,7 @@ from moda_cli.render.rig.arrays import Field, Floats, floats, sample, soft_clamp
 from moda_cli.render.rig.controls import LABIAL, UNITS, controls
 from moda_cli.render.rig.fields import lower_fields, upper_fields
 from moda_cli.render.rig.frame import FaceFrame, Grid, Points, area_factor
-from moda_cli.render.rig.lip_line import CLOSABLE, LipLine
+from moda_cli.render.rig.lip_line import LipLine
 
 _CORNERS_IN = 0.13  # IOD each at full rounding
 _INVERSE_STEPS = 8
@@ -26,15 +26,13 @@ _GRIMACES = (  # in the order of ARTICULATORS
 )
 
 
-def amplitudes(control: dict[str, float], room: float, own_gap: float) -> dict[str, float]:
+def amplitudes(control: dict[str, float], room: float, lips: LipLine) -> dict[str, float]:
     """How much of each basis field of `Expression` the controls ask for.
 
-    room: 0..1, how much of the usual range the mouth has before its skin would fold. own_gap: of
-    the lips at rest. An opening is added to it, less and less the wider: at last it is the whole.
+    room: 0..1, how much of the usual range the mouth has before its skin would fold. lips: at rest;
+    an opening is added to their own, and m, b and p close both.
     """
     gap, press = max(control["jaw"], 0.0), max(-control["jaw"], 0.0)
-    if own_gap:
-        gap -= own_gap * (1 - np.exp(-gap / (2 * own_gap)))
     rounding, spread = control["round"], control["spread"]
     full = max(rounding, 0.0)
     narrow = min(full, 1.0)
@@ -50,7 +48,7 @@ def amplitudes(control: dict[str, float], room: float, own_gap: float) -> dict[s
         "upper_round": upper * narrow,
         "lower_wide": lower * (1 - narrow) - 0.35 * press,
         "lower_round": lower * narrow,
-        "close": min(press / (LABIAL * -UNITS["jaw"]), 1.0) * min(1.0, CLOSABLE / max(own_gap, 1e-6)),
+        "close": min(press / (LABIAL * -UNITS["jaw"]), 1.0) * lips.closes,
         "pout": full,
         "brow_up": control["brow_up"],
         "frown": -control["brow_frown"],
@@ -94,12 +92,14 @@ class Aperture:
     """The moved edges of the lips: y of the upper and the lower one at even steps of x, all (n,).
 
     Coordinates of the eyes' plane, IOD. drop: (2,) pixels that the lower jaw has moved.
+    closed: 0..1 how far parted lips have been brought together.
     """
 
     x: Floats
     upper: Floats
     lower: Floats
     drop: Floats
+    closed: float
 
     def at(self, x: Floats) -> Floats:
         """The two edges (h, w, 2) at x (h, w), linear between the samples."""
@@ -135,22 +135,21 @@ class Expression:
         )
         self._edges = lips.edges
         ends = frame.plane(lips.edges[0, [0, -1]])[:, 0]
-        margin = 0.3 * (ends[1] - ends[0])
-        self._x = np.linspace(ends[0] - margin, ends[1] + margin, 121).astype(np.float32)
+        self._x = np.linspace(ends[0], ends[1], 121).astype(np.float32)
         self.plane = floats(frame.plane(grid.pixels))
         self.room = 1.0
         while self.room > 0.3 and self._tightest() < _LEAST_AREA:  # a small or slanting mouth
             self.room *= 0.85
 
-    def forward(self, control: dict[str, float]) -> list[Field] | None:
-        """Displacements of the two halves at rest, None where nothing moves."""
-        amplitude = amplitudes(control, self.room, self.lips.gap)
+    def forward(self, control: dict[str, float]) -> tuple[list[Field], Aperture] | None:
+        """Displacements of the two halves at rest and the lips' edges then; None at rest."""
+        amplitude = amplitudes(control, self.room, self.lips)
         if not any(amplitude.values()):
             return None
-        return [half.forward(amplitude) for half in self.halves]
+        fields = [half.forward(amplitude) for half in self.halves]
+        return fields, self._aperture(fields, amplitude["close"])
 
-    def aperture(self, forward: Sequence[Field]) -> Aperture:
-        """The edges of the lips under forward displacements of the two halves."""
+    def _aperture(self, forward: Sequence[Field], closed: float) -> Aperture:
         moved = []
         for half, field, edge in zip(self.halves, forward, self._edges, strict=True):
             at = self.grid.to_nodes(edge) - floats(half.corner)
@@ -159,7 +158,7 @@ class Expression:
         planes = [self.frame.plane(points) for points, _ in moved]
         upper, lower = (np.interp(self._x, plane[:, 0], plane[:, 1]) for plane in planes)
         middle = len(self._edges[0]) // 2
-        return Aperture(self._x, floats(upper), floats(lower), floats(moved[1][1][middle]))
+        return Aperture(self._x, floats(upper), floats(lower), floats(moved[1][1][middle]), closed)
 
     def _half(
         self, surface: Floats, box: tuple[float, float, float, float], fields: FieldMaker
@@ -182,10 +181,10 @@ class Expression:
         """The least area factor of the warp over the widest grimaces; 0 and below is a fold."""
         least = 1.0
         for units in _GRIMACES:
-            forward = self.forward(controls(np.array(units, float)))
-            assert forward is not None
-            aperture = self.aperture(forward)
-            for half, field, sign in zip(self.halves, forward, (-1, 1), strict=True):
+            moved = self.forward(controls(np.array(units, float)))
+            assert moved is not None
+            fields, aperture = moved
+            for half, field, sign in zip(self.halves, fields, (-1, 1), strict=True):
                 left, top = half.corner
                 rows, cols = half.nodes.shape[:2]
                 at = self.plane[top : top + rows - 1, left : left + cols - 1]

@@ -13,7 +13,10 @@ log = logging.getLogger(__name__)
 
 CLOSED = 0.03  # IOD: what the mesh sees between closed lips
 CLOSABLE = 0.20  # IOD: lips farther apart do not meet
-_DENSE = 81  # samples of an edge
+_DENSE = 81  # samples of an edge between the corners
+_BEYOND = 20  # and on each side of them
+_REACH = 0.3  # how far those go, as a share of the mouth's width
+_INSET = 0.012  # IOD that parted lips are taken to begin behind their edge, where teeth mix in
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +24,9 @@ class LipLine:
     """The inner edges of the lips, from the left corner to the right.
 
     x, upper, lower: (n,) face coordinates of the surface, IOD; the edges are one where the lips are
-    closed. edges: (2, n, 2) the same points in pixels. chin: y of the chin. thickness: (2,) of the
-    lips at their middle, IOD.
+    closed. edges: (2, n + 2 m, 2) the same points in pixels, carried on level beyond the corners.
+    chin: y of the chin. thickness: (2,) of the lips at their middle, IOD. closes: share of their
+    gap that they can close.
     """
 
     x: Floats
@@ -31,6 +35,7 @@ class LipLine:
     edges: Points
     chin: float
     thickness: tuple[float, float]
+    closes: float
 
     @property
     def middle(self) -> float:
@@ -69,7 +74,8 @@ def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> Li
     """
     upper, lower = mesh[UPPER_INNER, :2], mesh[LOWER_INNER, :2]
     gaps = np.linalg.norm(lower - upper, axis=-1) / frame.iod
-    if gaps.max() < CLOSED:
+    parted = gaps.max() >= CLOSED
+    if not parted:
         upper = lower = (upper + lower) / 2
     elif gaps.max() > CLOSABLE:
         log.warning(
@@ -78,8 +84,20 @@ def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> Li
             gaps.max(),
         )
     edges = np.stack([_smooth(upper), _smooth(lower)])
+    if parted:
+        arch = 1 - np.linspace(-1, 1, _DENSE)[:, None] ** 8
+        inset = frame.shown(np.array([0.0, max(_INSET, 1 / frame.iod), 0.0])) * arch
+        edges += np.stack([-inset, inset])
     at = sample(surface, grid.to_nodes(edges))
     x = np.maximum.accumulate(at[..., 0].mean(axis=0) + np.linspace(0, 1e-4, _DENSE))
+    edges = np.concatenate(
+        [
+            _beyond(grid, surface, frame, edges, 0)[:, ::-1],
+            edges,
+            _beyond(grid, surface, frame, edges, -1),
+        ],
+        axis=1,
+    )
 
     def thickness(outer: list[int], inner: list[int]) -> float:
         return float(np.linalg.norm(mesh[outer[5]] - mesh[inner[5]]) / frame.iod)
@@ -91,7 +109,20 @@ def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> Li
         edges,
         float(frame.to_face(mesh[CHIN])[1]),
         (thickness(UPPER_OUTER, UPPER_INNER), thickness(LOWER_OUTER, LOWER_INNER)),
+        min(1.0, CLOSABLE / max(float(gaps.max()), 1e-6)),
     )
+
+
+def _beyond(grid: Grid, surface: Floats, frame: FaceFrame, edges: Points, end: int) -> Points:
+    """(2, m, 2) pixels outward from a corner, at its height on the surface."""
+    corner = edges[0, end]
+    across = _REACH * (corner - edges[0, -1 - end])
+    points = corner + across * np.linspace(0, 1, _BEYOND + 1)[1:, None]
+    height = sample(surface, grid.to_nodes(corner[None, None]))[0, 0, 1]
+    for _ in range(2):
+        off = height - sample(surface, grid.to_nodes(points[None]))[0, :, 1].astype(np.float64)
+        points = points + off[:, None] * frame.axes[1, :2] * frame.iod
+    return np.stack([points, points])
 
 
 def _smooth(points: Points) -> Points:

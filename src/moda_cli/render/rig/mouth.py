@@ -1,10 +1,9 @@
 """The inside of an open mouth, laid between the moved lips: what the portrait shows of it, and
 beyond that teeth, tongue and darkness in the picture's own colours."""
 
-import cv2
 import numpy as np
 
-from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
+from moda_cli.render.rig.arrays import Floats, Picture, floats, sample, smoothstep
 from moda_cli.render.rig.expression import Aperture
 from moda_cli.render.rig.frame import FaceFrame, Points, Rect
 from moda_cli.render.rig.lip_line import LipLine
@@ -25,9 +24,8 @@ class Mouth:
     ) -> None:
         self._lips = lips
         self._pixel = np.float32(1 / frame.iod)
-        self._flesh = palette.lips
-        self._cavity = palette.lips * np.float32(0.20)
-        corners = frame.plane(lips.edges[0, [0, -1]])
+        self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.40)
+        corners = frame.plane(mesh[[UPPER_INNER[0], UPPER_INNER[-1]], :2])
         self._middle = float(corners[:, 0].mean())
         self._half_width = float(np.ptp(corners[:, 0])) / 2
         inner = (mesh[UPPER_INNER, :2] + mesh[LOWER_INNER, :2]) / 2
@@ -56,7 +54,7 @@ class Mouth:
         x = floats(along - frame.to_face(mesh[[13, 14]])[:, 0].mean())
         self._upper = _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette)
         self._lower = _lower_jaw(x, floats(at[..., 1] - tilt - lower), palette)
-        self._own = OwnMouth(picture, self._rect, frame, lips) if lips.gap else None
+        self._own = OwnMouth(picture, self._rect, frame, lips, palette) if lips.gap else None
 
     def paint(
         self, frame: Picture, seen: Floats, at: Floats, aperture: Aperture, narrow: float
@@ -75,6 +73,11 @@ class Mouth:
         feather = 1.5 * pixel
         alpha = np.clip(below / feather + 0.5, 0, 1) * np.clip(above / feather + 0.5, 0, 1)
         alpha *= smoothstep(gap / max(2.5 * pixel, np.float32(0.022)))
+        if self._own:
+            alpha *= self._own.moved(x, gap)
+            if aperture.closed:
+                middle = (edge[..., 0] + edge[..., 1]) / 2
+                self._own.meet(frame, x, y - middle, aperture.closed)
         if not alpha.any():
             return
         widest = float((aperture.lower - aperture.upper).max())
@@ -97,9 +100,10 @@ class Mouth:
         t = np.abs(x - self._middle) / np.float32(self._half_width)
         corner = smoothstep((t - 0.65) / np.float32(0.35))
         mix = np.maximum(np.maximum(0.75 * small, 0.6 * rim), 0.75 * corner)[..., None]
-        colour += (self._flesh * np.float32(0.40) - colour) * mix
+        colour += (self._rim - colour) * mix
         if self._own:
-            colour = self._own.over(colour, in_skull, in_jaw, widest)
+            share = below / np.maximum(gap, 1e-3)
+            colour = self._own.over(colour, in_skull, aperture.drop, share, widest)
         frame[:] = np.rint(frame + (colour - frame) * alpha[..., None]).clip(0, 255).astype(np.uint8)
 
 

@@ -1,72 +1,94 @@
-"""What a portrait with parted lips shows of its own mouth: kept where it is, carried on beyond its
-edges, and split between the skull and the jaw."""
+"""What a portrait with parted lips shows of its own mouth: kept, carried on beyond its edges, and
+moved with the skull, with the jaw or between them."""
 
 import numpy as np
 
 from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
 from moda_cli.render.rig.frame import FaceFrame, Rect
-from moda_cli.render.rig.lip_line import CLOSABLE, LipLine
+from moda_cli.render.rig.lip_line import LipLine
+from moda_cli.render.rig.palette import Palette
 
-_INSET = 0.012  # IOD from a lip's edge where the inside is taken to begin
-_CARRIED = 0.12  # IOD that it goes on beyond the lip's edge
-_WIDE_SPLIT = 0.55  # share of a wide opening's height above which all belongs to the skull
-_LEAST_DIP = 0.12  # of the white by which the dark line between two rows of teeth shows
+_INSET = 0.03  # IOD within the lips' edges from where on a pixel shows the inside alone
+_CARRIED = 0.12  # IOD that it goes on beyond the lips' edges
+_LEAST_DIP = 0.07  # of the brightest by which the dark line between two rows of teeth shows
+_FADE = 0.02  # IOD of change in the gap over which the portrait's own pixels give way
 
 
 class OwnMouth:
-    """Two textures (h, w, 4) over `rect` of the picture: what moves with the skull, with the jaw."""
+    """The inside of a mouth that is open in the portrait, as textures over `rect` of its picture."""
 
-    def __init__(self, picture: Picture, rect: Rect, frame: FaceFrame, lips: LipLine) -> None:
-        self._gap = lips.gap
+    def __init__(
+        self, picture: Picture, rect: Rect, frame: FaceFrame, lips: LipLine, palette: Palette
+    ) -> None:
+        self._gap, self._shadow = lips.gap, palette.shadow(0.42)
+        self._line = np.float32(max(0.010, 0.9 / frame.iod))
         x0, y0, x1, y1 = rect
         pixels = np.dstack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))).astype(np.float64)
         at = frame.plane(pixels)
-        upper, lower = (
-            floats(np.interp(at[..., 0], edge[:, 0], edge[:, 1]))
-            for edge in frame.plane(lips.edges)
-        )
-        y, height = floats(at[..., 1]), lower - upper
-        inset = np.minimum(max(_INSET, 1.2 / frame.iod), 0.3 * height)
+        edges = frame.plane(lips.edges)
+        self._x, self._gaps = edges[0, :, 0], edges[1, :, 1] - edges[0, :, 1]
+        upper, lower = (np.interp(at[..., 0], edge[:, 0], edge[:, 1]) for edge in edges)
+        y, height = at[..., 1], lower - upper
+        inset = np.minimum(max(_INSET, 2.5 / frame.iod), 0.3 * height)
         held = np.clip(y, upper + inset, lower - inset)  # beyond the edges, the edge's own colour
-        source = frame.pixels(np.dstack([at[..., 0], held]))
-        colour = floats(sample(picture, floats(source)))
-        share = (y - upper) / np.maximum(height, 1e-3)
-        split = self._split(picture, frame, lips)
-        soft = np.float32(max(0.02, 1.5 / frame.iod) / lips.gap)
-        from_skull = 1 - smoothstep((share - split) / soft + 0.5)
-        near = (height > 0.004) * (1 - smoothstep((upper - y) / np.float32(_CARRIED)))
-        near = near * (1 - smoothstep((y - lower) / np.float32(_CARRIED)))
-        end = 1 - smoothstep((y - lower) / np.float32(1.5 / frame.iod) + 0.5)
-        if split >= 1:
-            self._skull = np.dstack([colour, near * end]).astype(np.float32)
-            self._jaw = None
-        else:
-            self._skull = np.dstack([colour, near * from_skull]).astype(np.float32)
-            self._jaw = np.dstack([colour, near * (1 - from_skull)]).astype(np.float32)
+        colour = sample(picture, floats(frame.pixels(np.dstack([at[..., 0], held]))))
+        outside = np.maximum(upper - y, y - lower)
+        near = (height > 0.004) * (1 - smoothstep(floats(outside / _CARRIED)))
+        split = self._split(picture, lips)
+        self._stretched = lips.closes < 1
+        if self._stretched:
+            self._skull, self._jaw = np.dstack([floats(colour), floats(near)]), None
+            return
+        soft = np.float32(max(0.02, 1.5 / frame.iod))
+        end = upper + height * (split or 1.0)
+        above = 1 - smoothstep(floats((y - end) / soft + 0.5))
+        self._skull = np.dstack([floats(colour), floats(near * above)])
+        self._jaw = np.dstack([floats(colour), floats(near * (1 - above))]) if split else None
 
-    def over(self, colour: Floats, in_skull: Floats, in_jaw: Floats, widest: float) -> Floats:
-        """`colour` (h, w, 3) with the own mouth over it; widest: how far the lips are open, IOD."""
+    def moved(self, x: Floats, gap: Floats) -> Floats:
+        """0..1 how far the lips at x (h, w) have left their gap at rest: at 0 the portrait shows."""
+        rest = floats(np.interp(x, self._x, self._gaps))
+        return np.clip(np.abs(gap - rest) / np.float32(_FADE), 0, 1)
+
+    def meet(self, frame: Picture, x: Floats, away: Floats, closed: float) -> None:
+        """Darken the line where lips meet that are `closed` (0..1) as far as they can.
+
+        away: (h, w) of each pixel from the line, IOD.
+        """
+        rest = floats(np.interp(x, self._x, self._gaps))
+        near = np.float32(0.75 * closed**2) * smoothstep(rest / np.float32(0.05))
+        line = near * np.exp(-((away / self._line) ** 2))
+        mixed = frame + (self._shadow - frame) * line[..., None]
+        frame[:] = np.rint(mixed).astype(np.uint8)
+
+    def over(
+        self, colour: Floats, at: Floats, drop: Floats, share: Floats, widest: float
+    ) -> Floats:
+        """`colour` (h, w, 3) with the own mouth over it.
+
+        at: (h, w, 2) place in the textures of what is fixed to the skull. drop: (2,) pixels the jaw
+        has moved. share: (h, w) of the opening's height. widest: how far it is open, IOD.
+        """
         dimmed = np.float32(0.5 + 0.5 * min(max(widest, 0) / self._gap, 1))
-        for texture, at in ((self._jaw, in_jaw), (self._skull, in_skull)):
+        layers = [(self._jaw, at - drop), (self._skull, at)]
+        if self._stretched:
+            layers = [(self._skull, at - drop * smoothstep((share - 0.2) / 0.8)[..., None])]
+        for texture, place in layers:
             if texture is not None:
-                laid = sample(texture, at)
+                laid = sample(texture, floats(place))
                 colour = colour + (laid[..., :3] * dimmed - colour) * laid[..., 3:]
         return colour
 
     @staticmethod
-    def _split(picture: Picture, frame: FaceFrame, lips: LipLine) -> float:
-        """The share of the opening's height above which all belongs to the skull, 1 for all of it.
-
-        Between two rows of teeth runs a dark line; a wide open mouth shows its floor below.
-        """
-        rows, middle = np.linspace(0.06, 0.94, 45), slice(24, 57)
-        upper, lower = lips.edges[0, middle], lips.edges[1, middle]
-        at = upper + (lower - upper) * rows[:, None, None]
-        light = (sample(picture, floats(at)) @ LUMA).mean(axis=1)
-        light = np.convolve(np.pad(light, 2, mode="edge"), np.ones(5) / 5, mode="valid")
-        inner = np.flatnonzero((rows > 0.3) & (rows < 0.9))
+    def _split(picture: Picture, lips: LipLine) -> float | None:
+        """The share of the opening's height where a dark line parts two rows of teeth, if any."""
+        rows, count = np.linspace(0.06, 0.94, 45), lips.edges.shape[1]
+        middle = slice(int(0.36 * count), int(0.64 * count))
+        upper, lower = lips.edges[:, middle]
+        light = (sample(picture, floats(upper + (lower - upper) * rows[:, None, None])) @ LUMA).mean(
+            axis=1
+        )
+        inner = np.flatnonzero((rows > 0.3) & (rows < 0.85))
         dark = inner[light[inner].argmin()]
         dip = min(light[:dark].max(initial=0), light[dark:].max()) - light[dark]
-        if dip > _LEAST_DIP * light.max():
-            return float(rows[dark])
-        return _WIDE_SPLIT if lips.gap > CLOSABLE else 1.0
+        return float(rows[dark]) if dip > _LEAST_DIP * light.max() else None

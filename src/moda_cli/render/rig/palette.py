@@ -23,14 +23,19 @@ _LEAST_WHITE = 12  # pixels of the eyes that are enough to tell their colour
 
 @dataclass(frozen=True, slots=True)
 class Palette:
-    """Colours (3,) of 0..255: the cheeks, the lips, and the whitest the picture would show teeth.
+    """Colours (3,) of 0..255: the lips, and the teeth as bright as the picture would show them.
 
+    darkest: the face's darkest as a share of the lips' light; a pale picture has no black mouth.
     A grey photograph gives greys, a statue stone.
     """
 
-    skin: Floats
     lips: Floats
     enamel: Floats
+    darkest: float
+
+    def shadow(self, share: float) -> Floats:
+        """The flesh of the mouth in a shadow that leaves this share of the light."""
+        return self.lips * np.float32(max(share, self.darkest))
 
 
 def find_palette(picture: Picture, mesh: Points) -> Palette:
@@ -45,7 +50,12 @@ def find_palette(picture: Picture, mesh: Points) -> Palette:
     wanted = min(np.clip(bright, 0.92 * lit, 1.25 * lit), 238)
     # The eyes' own white under the light that the skin shows: neutral looks blue in a yellow one.
     tint = 0.6 * (white - bright) / max(bright, 1) + 0.25 * (skin - lit) / max(lit, 1)
-    return Palette(skin, lips, floats(np.clip(wanted * (1 + tint), 0, 250)))
+    enamel = floats(np.clip(wanted * (1 + tint), 0, 250))
+    x0, y0 = np.clip(mesh[:, :2].min(axis=0), 0, None).astype(int)
+    x1, y1 = np.ceil(mesh[:, :2].max(axis=0)).astype(int) + 1
+    stride = max(1, (x1 - x0) // 200)
+    dark = float(np.percentile(picture[y0:y1:stride, x0:x1:stride] @ LUMA, 1))
+    return Palette(lips, enamel, min(0.9 * dark / max(float(lips @ LUMA), 1), 0.8))
 
 
 def _median(picture: Picture, points: Points) -> Floats:

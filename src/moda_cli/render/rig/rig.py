@@ -74,18 +74,19 @@ class Rig:
 
     def warp(self, control: dict[str, float], pose: NDArray[np.float64]) -> Warp | None:
         """The displacements of one frame, None where nothing moves. pose: (3) degrees."""
-        forward = self._expression.forward(control)
+        moved = self._expression.forward(control)
         turned = self._head.displacement(pose)
-        if turned is None and forward is None:
+        if turned is None and moved is None:
             return None
         seen = self._grid.nodes if turned is None else self._grid.nodes + turned
-        if forward is None:
+        if moved is None:
             return Warp(seen)
+        fields, aperture = moved
         upper, lower = (
             half.spread(half.backward(field), seen)
-            for half, field in zip(self._expression.halves, forward, strict=True)
+            for half, field in zip(self._expression.halves, fields, strict=True)
         )
-        return Warp(seen, upper, lower, self._expression.aperture(forward))
+        return Warp(seen, upper, lower, aperture)
 
     def _draw(self, control: dict[str, float], pose: NDArray[np.float64]) -> Picture:
         out = self._picture.copy()
