@@ -1,16 +1,16 @@
 """What the rig draws against what it was asked for, measured on its frames with the face mesh.
 
-    python benchmarks/rig_measures.py PICTURE... [--variant grey|stone|mirror]
+    python -m benchmarks.rig_measures PICTURE... [--variants grey stone mirror]
 
-A row for each picture, lengths in distances between the irises (IOD): `r` and `slope` of the seen
-opening of the lips (inner lip, points 13 and 14) against the asked one; the gap left when m, b and
-p ask for closed lips; how far a blink closes the wider open eye, as a share of its opening at rest;
-how far the opening's upper edge lies from the inner lip line at rest; and how far points outside
-the mouth, the eyes and the jaw move while the mouth speaks, the head still and the head turned.
+A row for each picture; lengths in distances between the irises (IOD). `r` and `slope`: the seen
+opening of the lips (inner lip, points 13 and 14) against the asked one. `labial`: the gap left when
+m, b and p ask for closed lips. `blink`: what a blink leaves of the wider eye's opening. `line`: how
+far a small opening's upper edge lies from the inner lip at rest. `still`: how far points outside
+the mouth, the eyes and the jaw move while the mouth speaks; `turned`: the same in a turned head.
 """
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 import cv2
@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moda_cli.face.mesh import follow_mesh
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, encode
 from moda_cli.render.rig.controls import LABIAL, controls
 from moda_cli.render.rig.frame import FaceFrame
@@ -26,16 +27,16 @@ from moda_cli.render.rig.points import LOWER_LIDS, UPPER_INNER, UPPER_LIDS
 from moda_cli.render.rig.rig import Rig
 
 Picture = NDArray[np.uint8]
+Points = NDArray[np.float64]
 NEUTRAL = torch.zeros(MOTION_DIM, dtype=torch.float64)
-LIP_MIDDLES = [13, 14]
-# Forehead, brows, nose and the cheeks beside it: neither the jaw nor a lid takes them along.
+JAWS = (0.0, 4.0, 8.0, 12.0, 18.0, 24.0, 30.0, 36.0, 42.0, 48.0, 54.0, 60.0)
+# Forehead, brows, nose: neither the jaw nor a lid takes them along.
 STILL = [10, 151, 9, 8, 168, 6, 197, 195, 5, 4, 70, 63, 105, 66, 107, 336, 296, 334, 293, 300]
-JAWS = (0, 5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One portrait's row; lengths in IOD."""
+    """One portrait's row."""
 
     r: float
     slope: float
@@ -43,16 +44,105 @@ class Figures:
     blink: float
     line: float
     still: float
-    still_turned: float
+    turned: float
 
 
 def motion(pitch: float = 0, yaw: float = 0, roll: float = 0, **units: float) -> torch.Tensor:
-    """One row (1, 70) of articulators and degrees."""
+    """One row (1, 70): articulators in their units, the head in degrees."""
     row = NEUTRAL.clone()
     row[:63] += encode(torch.tensor([units.get(name, 0.0) for name in ARTICULATORS]).double())
     row[67:] += torch.tensor([pitch, yaw, roll]).double()
     return row[None]
 
 
-def measured(picture: Picture, face, frames) -> Figures:
-    ...
+class Measured:
+    """The mesh of frames of one portrait."""
+
+    def __init__(self, picture: Picture, face: FaceLandmarks) -> None:
+        self._rig = Rig(picture, face, NEUTRAL)
+        self._near = Mesh(face.mesh, 1.0)
+        self._iod = FaceFrame.of(face.mesh).iod
+
+    def mesh(self, **values: float) -> Points:
+        """The mesh (478, 2) of a frame of `motion(**values)`, IOD."""
+        frame = next(self._rig.render(motion(**values)))
+        return follow_mesh(frame, self._near).points[:, :2] / self._iod
+
+
+def gap(mesh: Points) -> float:
+    return float(np.linalg.norm(mesh[14] - mesh[13]))
+
+
+def eye_opening(mesh: Points) -> Points:
+    """Of both eyes, (2,): height over width."""
+    shares = []
+    for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
+        width = np.linalg.norm(mesh[upper[-1]] - mesh[upper[0]])
+        shares.append(np.linalg.norm(mesh[lower[3:6]] - mesh[upper[3:6]], axis=1).mean() / width)
+    return np.array(shares)
+
+
+def asked_gap(jaw: float) -> float:
+    """The opening of the lips that jaw units ask for, IOD."""
+    return max(controls(np.array([jaw * (name == "jaw") for name in ARTICULATORS]))["jaw"], 0.0)
+
+
+def measure(picture: Picture, face: FaceLandmarks) -> Figures:
+    """The figures of one portrait (H, W, 3) RGB."""
+    shown = Measured(picture, face)
+    rest = shown.mesh()
+    opened = [shown.mesh(jaw=jaw) for jaw in JAWS]
+    asked = [asked_gap(jaw) for jaw in JAWS]
+    seen = [gap(mesh) for mesh in opened]
+    turn = {"yaw": 7.0, "pitch": 3.0, "roll": 2.0}
+    turned = shown.mesh(**turn)
+    spoken = [shown.mesh(jaw=45), shown.mesh(jaw=20, round=10), shown.mesh(jaw=15, spread=8)]
+    spoken_turned = [shown.mesh(jaw=45, **turn), shown.mesh(jaw=20, round=10, **turn)]
+    edge = opened[JAWS.index(12.0)][UPPER_INNER] - rest[UPPER_INNER]
+    return Figures(
+        r=float(np.corrcoef(asked, seen)[0, 1]),
+        slope=float(np.polyfit(asked, seen, 1)[0]),
+        labial=gap(shown.mesh(jaw=LABIAL)),
+        blink=float((eye_opening(shown.mesh(lid_a=14, lid_b=14)) / eye_opening(rest)).max()),
+        line=float(np.linalg.norm(edge[2:-2], axis=1).mean()),
+        still=max(_moved(mesh, rest) for mesh in spoken),
+        turned=max(_moved(mesh, turned) for mesh in spoken_turned),
+    )
+
+
+def _moved(mesh: Points, rest: Points) -> float:
+    return float(np.linalg.norm((mesh - rest)[STILL], axis=1).mean())
+
+
+def varied(picture: Picture, variant: str) -> Picture:
+    """`picture` (H, W, 3) as it is, grey, like pale stone, or mirrored."""
+    if variant == "mirror":
+        return np.ascontiguousarray(picture[:, ::-1])
+    if variant in ("grey", "stone"):
+        grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY).astype(np.float32)[..., None]
+        if variant == "stone":
+            grey = 255 * (np.clip((grey - grey.mean()) * 0.6 + 150, 0, 255) / 255) ** 0.9
+            grey = grey * np.float32([1, 0.97, 0.92])
+        return np.ascontiguousarray(np.broadcast_to(np.rint(grey), picture.shape), np.uint8)
+    return picture
+
+
+def main() -> None:
+    from moda_cli.face.search import choose_face, find_faces
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("pictures", nargs="+", type=Path)
+    parser.add_argument("--variants", nargs="*", default=["as it is"])
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    print(f"{'':28}" + "".join(f"{field.name:>9}" for field in fields(Figures)))
+    for path in options.pictures:
+        for variant in options.variants:
+            picture = varied(np.ascontiguousarray(cv2.imread(str(path))[..., ::-1]), variant)
+            figures = measure(picture, choose_face(find_faces(picture), "largest"))
+            row = "".join(f"{value:9.3f}" for value in astuple(figures))
+            print(f"{path.name[:16]:17}{variant:11}{row}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -51,7 +51,7 @@ def lower_fields(surface: Floats, lips: LipLine, face: Points) -> dict[str, Floa
         depth = _drop(lips, x, y, share, flat, power)
         return _along(np.zeros_like(x), depth, depth * swing)
 
-    wide = dropped(1.0, 2.2, 1.3)
+    wide = dropped(1.0, 2.6, 1.3)
     skin = (1 - _UPPER_CLOSES) * _skin_gap(lips, x) * _rolled(below, lips.thickness[1])
     return {
         **_shared_fields(x, y, lips, face),
@@ -113,7 +113,7 @@ def _drop(lips: LipLine, x: Floats, y: Floats, share: float, flat: float, power:
 
 def _skin_gap(lips: LipLine, x: Floats) -> Floats:
     """What is left of the lips' own gap at x when the jaw has done its share."""
-    jaw = _arch(lips.t(x), 2.2, 1.3)
+    jaw = _arch(lips.t(x), 2.6, 1.3)
     gap = lips.lower_at(x) - lips.upper_at(x)
     return floats(gap - _JAW_CLOSES * lips.gap * jaw)
 

@@ -11,7 +11,7 @@ from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, sm
 from moda_cli.render.rig.frame import FaceFrame, Points, Rect
 from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS
 
-_HALF_WIDTH, _ABOVE, _BELOW = 0.40, 0.26, 0.28  # of the painted box round an eye, IOD
+_HALF_WIDTH, _ABOVE, _BELOW = 0.40, 0.33, 0.28  # of the painted box round an eye, IOD
 _TEXELS = 160  # per IOD where an eye is unrolled
 _FLATTER = 0.75  # depth of the closed lash line as a share of the lower lid's
 _MARGIN = 0.012  # below the lower lid, IOD, that a closed eye covers
@@ -152,12 +152,12 @@ class _Shape:
     def lashes(self, eye: Floats) -> float:
         """How far the lashes reach above the upper lid's edge, IOD."""
         u = floats(np.concatenate([np.linspace(-0.85, -0.2, 12), np.linspace(0.2, 0.85, 12)]))
-        up = np.arange(0.0, 0.115, 0.005, dtype=np.float32)
+        up = np.arange(0.0, 0.17, 0.005, dtype=np.float32)
         rows = self.edges(u)[0] - up[:, None]
         x = np.broadcast_to(self.x(u), rows.shape).copy()
-        light = (_sampled(eye, x, rows) @ LUMA).mean(axis=1)
-        calm = np.flatnonzero(light[5:] > 0.93 * np.median(light[14:]))
-        return float(np.clip(up[calm[0] + 5] + 0.012 if len(calm) else 0.075, 0.035, 0.08))
+        light = np.percentile(_sampled(eye, x, rows) @ LUMA, 35, axis=1)  # lashes stand apart
+        calm = np.flatnonzero(light[5:] > 0.93 * np.median(light[14:24]))
+        return float(np.clip(up[calm[0] + 5] + 0.012 if len(calm) else 0.09, 0.035, 0.13))
 
 
 def _unrolled(

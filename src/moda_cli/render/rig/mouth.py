@@ -24,7 +24,7 @@ class Mouth:
     ) -> None:
         self._lips = lips
         self._pixel = np.float32(1 / frame.iod)
-        self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.40)
+        self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.36)
         corners = frame.plane(mesh[[UPPER_INNER[0], UPPER_INNER[-1]], :2])
         self._middle = float(corners[:, 0].mean())
         self._half_width = float(np.ptp(corners[:, 0])) / 2
@@ -88,18 +88,18 @@ class Mouth:
         colour *= (0.55 + 0.45 * smoothstep(below / np.float32(0.25)))[..., None]
         lower = sample(self._lower, in_jaw)
         colour = _over(colour, lower, np.float32(min(widest / 0.12, 1)))
-        colour *= (0.35 + 0.65 * smoothstep(above / np.float32(0.03)))[..., None]
+        colour *= (0.30 + 0.70 * smoothstep(above / np.float32(0.04)))[..., None]
         upper = sample(self._upper, in_skull)
-        lit = 0.40 + 0.60 * smoothstep((below + 0.006) / np.float32(0.055))
-        lit *= 0.40 + 0.60 * smoothstep(gap / np.float32(0.13))
+        lit = 0.45 + 0.55 * smoothstep((below + 0.004) / np.float32(0.035))
+        lit *= 0.70 + 0.30 * smoothstep(gap / np.float32(0.12))
         upper[..., :3] *= lit[..., None]
-        upper[..., 3] *= smoothstep((gap - np.float32(0.03)) / np.float32(0.05))
+        upper[..., 3] *= smoothstep((gap - np.float32(0.025)) / np.float32(0.04))
         colour = _over(colour, upper, np.float32(1 - 0.45 * narrow))
         rim = np.exp(-np.minimum(below, above * 0.7).clip(0) / np.float32(0.012))
-        small = 1 - smoothstep(gap / np.float32(0.07))
+        small = 1 - smoothstep(gap / np.float32(0.05))
         t = np.abs(x - self._middle) / np.float32(self._half_width)
         corner = smoothstep((t - 0.65) / np.float32(0.35))
-        mix = np.maximum(np.maximum(0.75 * small, 0.6 * rim), 0.75 * corner)[..., None]
+        mix = np.maximum(np.maximum(0.7 * small, 0.6 * rim), 0.75 * corner)[..., None]
         colour += (self._rim - colour) * mix
         if self._own:
             share = below / np.maximum(gap, 1e-3)
@@ -143,6 +143,6 @@ def _lower_jaw(x: Floats, y: Floats, palette: Palette) -> Floats:
     top = (y + 0.105 + 0.9 * x**2) / np.float32(0.05)
     tongue_cover = smoothstep(top) * (1 - smoothstep((np.abs(x) - 0.20) / np.float32(0.10)))
     lit = 0.55 + 0.45 * smoothstep(top * 0.5) - 0.12 * np.exp(-((x / 0.02) ** 2))
-    tongue = palette.lips * np.float32(0.85) * lit[..., None]
+    tongue = palette.lips * np.float32(0.62) * lit[..., None]
     both = tongue * (1 - cover[..., None]) + enamel * cover[..., None]
     return np.dstack([both, np.maximum(tongue_cover, cover)]).astype(np.float32)

@@ -47,15 +47,17 @@ def find_palette(picture: Picture, mesh: Points) -> Palette:
     white = _white(picture, mesh, skin)
     bright = float(white @ LUMA)
     lit = float(skin @ LUMA)
-    wanted = min(np.clip(bright, 0.92 * lit, 1.25 * lit), 238)
+    shaded = float(lips @ LUMA)
+    wanted = min(np.clip(bright, 1.15 * lit, 1.3 * lit), max(2.2 * shaded, lit), 232)
     # The eyes' own white under the light that the skin shows: neutral looks blue in a yellow one.
-    tint = 0.6 * (white - bright) / max(bright, 1) + 0.25 * (skin - lit) / max(lit, 1)
+    tint = 0.4 * (white - bright) / max(bright, 1) + 0.2 * (skin - lit) / max(lit, 1)
+    tint *= min(1.0, 0.14 / max(float(np.abs(tint).max()), 1e-6))
     enamel = floats(np.clip(wanted * (1 + tint), 0, 250))
     x0, y0 = np.clip(mesh[:, :2].min(axis=0), 0, None).astype(int)
     x1, y1 = np.ceil(mesh[:, :2].max(axis=0)).astype(int) + 1
     stride = max(1, (x1 - x0) // 200)
     dark = float(np.percentile(picture[y0:y1:stride, x0:x1:stride] @ LUMA, 1))
-    return Palette(lips, enamel, min(0.9 * dark / max(float(lips @ LUMA), 1), 0.8))
+    return Palette(lips, enamel, min(0.7 * dark / max(shaded, 1), 0.8))
 
 
 def _median(picture: Picture, points: Points) -> Floats:
