@@ -14,7 +14,7 @@ from moda_cli.render.rig.frame import FaceFrame, Grid, Points, area_factor
 from moda_cli.render.rig.lip_line import LipLine
 
 _CORNERS_IN = 0.13  # IOD each at full rounding
-_INVERSE_STEPS = 8
+_INVERSE_STEPS = 5
 _LEAST_AREA = 0.36  # a warp may squeeze the picture to this share
 FieldMaker = Callable[[Floats], dict[str, Floats]]
 
@@ -109,7 +109,12 @@ class Aperture:
 
     def middle_at(self, x: Floats) -> Floats:
         """Where the picture changes from the upper to the lower half, at x (h, w)."""
-        upper, lower = cv2.split(self.at(x))
+        return self.middle_of(self.at(x))
+
+    @staticmethod
+    def middle_of(edges: Floats) -> Floats:
+        """The same of two edges (h, w, 2): the lower lip's, half way back where they overlap."""
+        upper, lower = cv2.split(edges)
         return floats(lower + np.minimum(upper - lower, 0) / 2)
 
 

@@ -57,16 +57,21 @@ class Mouth:
         self._own = OwnMouth(picture, self._rect, frame, lips, palette) if lips.gap else None
 
     def paint(
-        self, frame: Picture, seen: Floats, at: Floats, aperture: Aperture, narrow: float
+        self,
+        frame: Picture,
+        seen: Floats,
+        at: Floats,
+        edge: Floats,
+        aperture: Aperture,
+        narrow: float,
     ) -> None:
         """Lay the inside into `frame` (h, w, 3).
 
         seen: (h, w, 2) pixels of the portrait's head at rest that its pixels show. at: (h, w, 2)
-        the same in the eyes' plane. narrow: 0..1, how far the lips are rounded, which hides the
-        teeth.
+        the same in the eyes' plane. edge: (h, w, 2) of the lips there, of `aperture`. narrow: 0..1,
+        how far the lips are rounded, which hides the teeth.
         """
         x, y = at[..., 0].copy(), at[..., 1]
-        edge = aperture.at(x)
         below, above = y - edge[..., 0], edge[..., 1] - y
         gap = edge[..., 1] - edge[..., 0]
         pixel = self._pixel

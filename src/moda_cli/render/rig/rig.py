@@ -22,6 +22,7 @@ from moda_cli.render.rig.lip_line import find_lips
 from moda_cli.render.rig.mouth import Mouth
 from moda_cli.render.rig.palette import find_palette
 
+_MOST_WORKERS = 4  # frames drawn at once; what waits to be taken costs memory
 _MARGIN = 0.08  # round the mouth's opening, IOD
 
 
@@ -31,13 +32,13 @@ class Warp:
 
     seen: (rows, cols, 2) the grid coordinates of the resting head that each node shows. upper,
     lower: (rows, cols, 2) displacement from there to its source above and below the mouth's
-    opening, grid steps; none where only the head turns.
+    opening, grid steps. aperture: None where only the head turns.
     """
 
     seen: Field
-    upper: Field | None = None
-    lower: Field | None = None
-    aperture: Aperture | None = None
+    upper: Field
+    lower: Field
+    aperture: Aperture | None
 
 
 class Rig:
@@ -52,6 +53,7 @@ class Rig:
         self._neutral = neutral.double()
         mesh = face.mesh
         self._frame = FaceFrame.of(mesh)
+        self._to_plane = self._frame.to_plane
         self._grid = Grid(picture.shape, head_box(self._frame), self._frame.iod)
         self._head = Head(self._grid, self._frame, mesh)
         surface = self._head.surface
@@ -69,8 +71,23 @@ class Rig:
         """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order."""
         offset = motion.double() - self._neutral
         articulators, pose = decode(offset[:, EXPRESSION]).numpy().round(6), offset[:, POSE].numpy()
-        for row in range(len(motion)):
-            yield self._draw(controls(articulators[row]), pose[row])
+        rows = ((controls(articulators[row]), pose[row]) for row in range(len(motion)))
+        workers = min(cv2.getNumThreads(), len(motion), _MOST_WORKERS)
+        if workers < 2:
+            yield from (self._draw(*row) for row in rows)
+            return
+        with ThreadPoolExecutor(workers) as pool:  # OpenCV and NumPy let go of the interpreter
+            pending: deque[Future[Picture]] = deque()
+            try:
+                for row in rows:
+                    pending.append(pool.submit(self._draw, *row))
+                    if len(pending) > workers:
+                        yield pending.popleft().result()
+                while pending:
+                    yield pending.popleft().result()
+            finally:
+                for frame in pending:
+                    frame.cancel()
 
     def warp(self, control: dict[str, float], pose: NDArray[np.float64]) -> Warp | None:
         """The displacements of one frame, None where nothing moves. pose: (3) degrees."""
@@ -80,7 +97,8 @@ class Rig:
             return None
         seen = self._grid.nodes if turned is None else self._grid.nodes + turned
         if moved is None:
-            return Warp(seen)
+            still = np.zeros_like(seen)
+            return Warp(seen, still, still, None)
         fields, aperture = moved
         upper, lower = (
             half.spread(half.backward(field), seen)
@@ -95,42 +113,38 @@ class Rig:
         warp = self.warp(control, pose)
         if warp is None:
             return out
-        grid, step = self._grid, self._grid.step
+        grid, step = self._grid, np.float32(self._grid.step)
         x0, y0, x1, y1 = grid.rect
-        source = (warp.seen - grid.nodes) * step
-        if warp.aperture is None:
-            at = grid.enlarged(source, grid.rect) + self._pixels
-            out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
-            return out
-        assert warp.upper is not None
-        assert warp.lower is not None
-        plane = self._in_plane(warp.seen * step + floats(grid.origin))
-        below = plane[..., 1] > warp.aperture.middle_at(plane[..., 0].copy())
-        source += np.where(below[..., None], warp.lower, warp.upper) * step
-        at = grid.enlarged(source, grid.rect) + self._pixels
-        opening = self._opening(plane, warp.aperture)
-        if opening is None:
+        turned = (warp.seen - grid.nodes) * step
+        source, opening = turned, None
+        if warp.aperture is not None:
+            plane = self._in_plane(warp.seen * step + floats(grid.origin))
+            below = plane[..., 1] > warp.aperture.middle_at(plane[..., 0].copy())
+            source = turned + np.where(below[..., None], warp.lower, warp.upper) * step
+            opening = self._opening(plane, warp.aperture)
+        at = grid.enlarged(source, grid.rect)
+        at += self._pixels  # in place: 2 MB of a 512 px picture need not be found again
+        if opening is None or warp.aperture is None:
             out[y0:y1, x0:x1] = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
             return out
         left, top, right, bottom = opening
         inside = (slice(top - y0, bottom - y0), slice(left - x0, right - x0))
-        seen = grid.enlarged((warp.seen - grid.nodes) * step, opening) + self._pixels[inside]
-        upper, lower = (grid.enlarged(f * step, opening) for f in (warp.upper, warp.lower))
-        seen_plane = self._in_plane(seen + floats([x0, y0]))
-        middle = warp.aperture.middle_at(seen_plane[..., 0].copy())
-        share = np.clip((seen_plane[..., 1] - middle) * np.float32(self._frame.iod / 1.5) + 0.5, 0, 1)
-        at[inside] = seen + upper + (lower - upper) * share[..., None]
+        seen = grid.enlarged(turned, opening) + self._pixels[inside]
+        upper, lower = (grid.enlarged(field, opening) for field in (warp.upper, warp.lower))
+        shown = seen + floats([x0, y0])
+        plane = self._in_plane(shown)
+        edges = warp.aperture.at(plane[..., 0].copy())
+        away = (plane[..., 1] - warp.aperture.middle_of(edges)) * np.float32(self._frame.iod)
+        share = np.clip(away / 1.5 + 0.5, 0, 1)[..., None]
+        at[inside] = seen + (upper + (lower - upper) * share) * step
         warped = sample(out[y0:y1, x0:x1], at, cv2.INTER_CUBIC)
         narrow = min(max(control["round"], 0.0), 1.0)
-        self._mouth.paint(
-            warped[inside], seen + floats([x0, y0]), seen_plane, warp.aperture, narrow
-        )
+        self._mouth.paint(warped[inside], shown, plane, edges, warp.aperture, narrow)
         out[y0:y1, x0:x1] = warped
         return out
 
     def _in_plane(self, pixels: Floats) -> Floats:
-        to_plane = floats(self._frame.to_plane)
-        return pixels @ to_plane[:, :2].T + to_plane[:, 2]
+        return floats(cv2.transform(pixels, self._to_plane))
 
     def _opening(self, plane: Field, aperture: Aperture) -> Rect | None:
         """Pixels round the lips as the nodes show them, None where they meet as at rest."""
