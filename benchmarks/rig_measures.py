@@ -23,7 +23,7 @@ from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, encode
 from moda_cli.render.rig.controls import LABIAL, controls
 from moda_cli.render.rig.frame import FaceFrame
-from moda_cli.render.rig.points import LOWER_LIDS, UPPER_INNER, UPPER_LIDS
+from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS, UPPER_LIP
 from moda_cli.render.rig.rig import Rig
 
 Picture = NDArray[np.uint8]
@@ -98,7 +98,7 @@ def measure(picture: Picture, face: FaceLandmarks) -> Figures:
     turned = shown.mesh(**turn)
     spoken = [shown.mesh(jaw=45), shown.mesh(jaw=20, round=10), shown.mesh(jaw=15, spread=8)]
     spoken_turned = [shown.mesh(jaw=45, **turn), shown.mesh(jaw=20, round=10, **turn)]
-    edge = opened[JAWS.index(12.0)][UPPER_INNER] - rest[UPPER_INNER]
+    edge = opened[JAWS.index(12.0)][UPPER_LIP] - rest[UPPER_LIP]
     return Figures(
         r=float(np.corrcoef(asked, seen)[0, 1]),
         slope=float(np.polyfit(asked, seen, 1)[0]),

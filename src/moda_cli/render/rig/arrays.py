@@ -24,7 +24,9 @@ def smoothstep(x: Floats) -> Floats:
     return np.asarray(x * x * (3 - 2 * x))
 
 
-def bump(x: Floats, y: Floats, centre: tuple[float, float], sx: float, sy: float) -> Floats:
+def bump(
+    x: Floats, y: Floats, centre: tuple[float, float], sx: float, sy: float | Floats
+) -> Floats:
     """A Gaussian of height 1 brought to exactly 0 at three deviations."""
     edge = np.float32(np.exp(-4.5))
     bell = np.exp(-0.5 * (((x - centre[0]) / sx) ** 2 + ((y - centre[1]) / sy) ** 2))

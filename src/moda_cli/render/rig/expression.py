@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from moda_cli.face.landmarks import Points
 from moda_cli.render.rig.arrays import Field, Floats, floats, sample, soft_clamp
 from moda_cli.render.rig.controls import LABIAL, UNITS, controls
 from moda_cli.render.rig.fields import lower_fields, upper_fields
-from moda_cli.render.rig.frame import FaceFrame, Grid, Points, area_factor
+from moda_cli.render.rig.frame import FaceFrame, Grid, area_factor
 from moda_cli.render.rig.lip_line import LipLine
 
 _CORNERS_IN = 0.13  # IOD each at full rounding
@@ -170,7 +171,7 @@ class Expression:
     ) -> Half:
         rows, cols = self.grid.shape
         low, high = floats(box[:2]), floats(box[2:])
-        inside = ((surface[..., :2] >= low) & (surface[..., :2] <= high)).all(axis=-1)
+        inside = np.all((surface[..., :2] >= low) & (surface[..., :2] <= high), axis=-1)
         ys, xs = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         top, bottom = max(ys.min() - 1, 0), min(ys.max() + 2, rows)
         left, right = max(xs.min() - 1, 0), min(xs.max() + 2, cols)

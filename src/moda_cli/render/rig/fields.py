@@ -7,8 +7,8 @@ beyond the corners of the mouth they agree.
 
 import numpy as np
 
+from moda_cli.face.landmarks import Points
 from moda_cli.render.rig.arrays import Floats, bump, floats, smoothstep
-from moda_cli.render.rig.frame import Points
 from moda_cli.render.rig.lip_line import LipLine
 from moda_cli.render.rig.points import BROWS, CHEEKS, INNER_BROWS, UPPER_LIDS
 
@@ -23,7 +23,7 @@ def upper_fields(surface: Floats, lips: LipLine, face: Points) -> dict[str, Floa
     x, y = surface[..., 0], surface[..., 1]
     t, above = lips.t(x), lips.upper_at(x) - y
     fade = 1 - smoothstep((np.abs(above) - 0.03) / np.float32(0.33))
-    brows = sum(_brow(x, y, face, side) for side in (0, 1))
+    brows = _brow(x, y, face, 0) + _brow(x, y, face, 1)
     inner = [_bump_at(x, y, face[points], 0.17, 0.13) for points in INNER_BROWS]
     lids = [_bump_at(x, y, face[points[3:6]], 0.17, 0.07) for points in UPPER_LIDS]
     skin = _UPPER_CLOSES * _skin_gap(lips, x) * _rolled(above, lips.thickness[0])
@@ -67,7 +67,7 @@ def _shared_fields(x: Floats, y: Floats, lips: LipLine, face: Points) -> dict[st
     sideways = t * (1 - smoothstep((np.abs(t) - 0.75) / np.float32(1.9)))
     near = 1 - smoothstep((np.abs(below) - 0.04) / np.float32(0.75))
     ends = np.minimum(t * t, 1) * (1 - smoothstep((np.abs(t) - 0.85) / np.float32(1.1)))
-    left, right = (_bump_at(x, y, face[CHEEKS[part]], 0.25, 0.22) for part in (np.s_[:3], np.s_[3:]))
+    left, right = (_bump_at(x, y, face[points], 0.25, 0.22) for points in CHEEKS)
     return {
         "corner_x": _along(sideways * near, np.zeros_like(x)),
         "corner_y": _down(ends * near),

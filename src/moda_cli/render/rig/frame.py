@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
+from moda_cli.face.landmarks import CHIN, LEFT_PUPIL, RIGHT_PUPIL, Points
 from moda_cli.render.rig.arrays import Field, Floats, floats, smoothstep
-from moda_cli.render.rig.points import CHIN, EYE_CORNERS, FOREHEAD, IRISES
+from moda_cli.render.rig.points import EYE_CORNERS, FOREHEAD
 
-Points = NDArray[np.float64]
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 
 _STEP = 0.036  # grid spacing, IOD
@@ -36,7 +35,7 @@ class FaceFrame:
         y = mesh[CHIN] - mesh[FOREHEAD]
         y -= (y @ x) * x
         y /= np.linalg.norm(y)
-        left, right = mesh[IRISES]
+        left, right = mesh[[LEFT_PUPIL, RIGHT_PUPIL]]
         return cls(
             (left + right) / 2,
             np.stack([x, y, np.cross(x, y)]),

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from moda_cli.face.landmarks import Points
 from moda_cli.face.mesh import mean_mesh
 from moda_cli.render.rig.arrays import Field, Floats, floats, sample, smoothstep, soft_clamp
-from moda_cli.render.rig.frame import FaceFrame, Grid, Points, Rect, area_factor
+from moda_cli.render.rig.frame import FaceFrame, Grid, area_factor
 
 POSE_LIMITS_DEG = (8.0, 12.0, 8.0)  # pitch, yaw, roll; beyond them the warp would fold
 _PIVOT = (0.0, 1.45, 0.75)  # of the neck, IOD
@@ -65,7 +66,7 @@ class Head:
         backward = -forward
         for _ in range(_STEPS):
             backward = -sample(forward, self.grid.nodes + backward)
-        return backward
+        return np.asarray(backward)
 
     def _tightest(self) -> float:
         """The least area factor of the warp over extreme poses; 0 and below is a fold."""
@@ -116,7 +117,8 @@ def _rasterised(grid: Grid, mesh: Points, depth: Points) -> tuple[Points, NDArra
     nearest = np.full(grid.shape, np.inf)
     at = grid.to_nodes(mesh[:, :2]).astype(np.float64)
     for triangle in _triangles():
-        (ax, ay), b, c = at[triangle[0]], *(at[triangle[1:]] - at[triangle[0]])
+        ax, ay = at[triangle[0]]
+        b, c = at[triangle[1]] - (ax, ay), at[triangle[2]] - (ax, ay)
         area = b[0] * c[1] - b[1] * c[0]
         low = np.maximum(np.ceil(at[triangle].min(axis=0)), 0).astype(int)
         high = np.minimum(np.floor(at[triangle].max(axis=0)), np.array(grid.shape[::-1]) - 1)

@@ -7,8 +7,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
-from moda_cli.render.rig.frame import FaceFrame, Points, Rect
+from moda_cli.face.landmarks import Points
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import LUMA, Floats, floats, sample, smoothstep
+from moda_cli.render.rig.frame import FaceFrame, Rect
 from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS
 
 _HALF_WIDTH, _ABOVE, _BELOW = 0.40, 0.33, 0.28  # of the painted box round an eye, IOD
@@ -160,9 +162,7 @@ class _Shape:
         return float(np.clip(up[calm[0] + 5] + 0.012 if len(calm) else 0.09, 0.035, 0.13))
 
 
-def _unrolled(
-    picture: Picture, frame: FaceFrame, centre: Points
-) -> Floats:
+def _unrolled(picture: Picture, frame: FaceFrame, centre: Points) -> Floats:
     """The eye's box in face axes, _TEXELS to the IOD: (rows, cols, 3)."""
     x, y = _axes()
     points = np.dstack(np.meshgrid(x, y)) + centre

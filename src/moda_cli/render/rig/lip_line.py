@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from moda_cli.face.landmarks import CHIN, LOWER_LIP, UPPER_LIP, Points
 from moda_cli.render.rig.arrays import Floats, floats, sample
-from moda_cli.render.rig.frame import FaceFrame, Grid, Points
-from moda_cli.render.rig.points import CHIN, LOWER_INNER, LOWER_OUTER, UPPER_INNER, UPPER_OUTER
+from moda_cli.render.rig.frame import FaceFrame, Grid
+from moda_cli.render.rig.points import LOWER_OUTER, UPPER_OUTER
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> Li
 
     A mouth open by more than CLOSABLE is kept partly open, which is logged as a warning.
     """
-    upper, lower = mesh[UPPER_INNER, :2], mesh[LOWER_INNER, :2]
+    upper, lower = mesh[UPPER_LIP, :2], mesh[LOWER_LIP, :2]
     gaps = np.linalg.norm(lower - upper, axis=-1) / frame.iod
     parted = gaps.max() >= CLOSED
     if not parted:
@@ -108,7 +109,7 @@ def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> Li
         at[1, :, 1].copy(),
         edges,
         float(frame.to_face(mesh[CHIN])[1]),
-        (thickness(UPPER_OUTER, UPPER_INNER), thickness(LOWER_OUTER, LOWER_INNER)),
+        (thickness(UPPER_OUTER, UPPER_LIP), thickness(LOWER_OUTER, LOWER_LIP)),
         min(1.0, CLOSABLE / max(float(gaps.max()), 1e-6)),
     )
 

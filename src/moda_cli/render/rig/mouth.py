@@ -3,13 +3,14 @@ beyond that teeth, tongue and darkness in the picture's own colours."""
 
 import numpy as np
 
-from moda_cli.render.rig.arrays import Floats, Picture, floats, sample, smoothstep
+from moda_cli.face.landmarks import LOWER_LIP, UPPER_LIP, Points
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import Floats, floats, sample, smoothstep
 from moda_cli.render.rig.expression import Aperture
-from moda_cli.render.rig.frame import FaceFrame, Points, Rect
+from moda_cli.render.rig.frame import FaceFrame, Rect
 from moda_cli.render.rig.lip_line import LipLine
 from moda_cli.render.rig.own_mouth import OwnMouth
 from moda_cli.render.rig.palette import Palette
-from moda_cli.render.rig.points import LOWER_INNER, UPPER_INNER
 
 _BOX = (0.75, 0.35, 0.5)  # beside, above and below the mouth's middle covered by textures, IOD
 _TOOTH_EDGES = (0.0, 0.128, 0.232, 0.345, 0.44, 0.53, 0.62)  # from the midline, upper jaw
@@ -25,15 +26,14 @@ class Mouth:
         self._lips = lips
         self._pixel = np.float32(1 / frame.iod)
         self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.36)
-        corners = frame.plane(mesh[[UPPER_INNER[0], UPPER_INNER[-1]], :2])
+        corners = frame.plane(mesh[[UPPER_LIP[0], UPPER_LIP[-1]], :2])
         self._middle = float(corners[:, 0].mean())
         self._half_width = float(np.ptp(corners[:, 0])) / 2
-        inner = (mesh[UPPER_INNER, :2] + mesh[LOWER_INNER, :2]) / 2
+        inner = (mesh[UPPER_LIP, :2] + mesh[LOWER_LIP, :2]) / 2
         centre = frame.plane(inner[5])
         beside, above, below = _BOX
-        box = frame.pixels(
-            centre + np.array([[-beside, -above], [beside, -above], [-beside, below], [beside, below]])
-        )
+        reach = np.array([[x, y] for x in (-beside, beside) for y in (-above, below)])
+        box = frame.pixels(centre + reach)
         height, width = picture.shape[:2]
         x0, y0 = np.clip(np.floor(box.min(axis=0)), 0, (width - 2, height - 2)).astype(int)
         x1, y1 = np.clip(np.ceil(box.max(axis=0)), (x0 + 2, y0 + 2), (width, height)).astype(int)
@@ -42,14 +42,15 @@ class Mouth:
         pixels = np.dstack(np.meshgrid(np.arange(x0, x1), np.arange(y0, y1))).astype(np.float64)
         at = frame.plane(pixels)
         # Along the mouth in the face's own width: a turned head shows the far side narrower.
-        along = np.interp(at[..., 0], frame.plane(inner)[:, 0], frame.to_face(mesh[UPPER_INNER])[:, 0])
+        true = frame.to_face(mesh[UPPER_LIP])[:, 0]
+        along = np.interp(at[..., 0], frame.plane(inner)[:, 0], true)
         beyond = np.abs(at[..., 0] - self._middle) - self._half_width
         along += np.where(beyond > 0, np.sign(at[..., 0] - self._middle) * beyond, 0)
         slope = float(corners[1, 1] - corners[0, 1]) / (2 * self._half_width)
         tilt = slope * (at[..., 0] - centre[0])
         upper, lower = (
             float(frame.plane(mesh[row[5], :2])[1]) if lips.gap else float(centre[1])
-            for row in (UPPER_INNER, LOWER_INNER)
+            for row in (UPPER_LIP, LOWER_LIP)
         )
         x = floats(along - frame.to_face(mesh[[13, 14]])[:, 0].mean())
         self._upper = _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette)
@@ -109,7 +110,9 @@ class Mouth:
         if self._own:
             share = below / np.maximum(gap, 1e-3)
             colour = self._own.over(colour, in_skull, aperture.drop, share, widest)
-        frame[:] = np.rint(frame + (colour - frame) * alpha[..., None]).clip(0, 255).astype(np.uint8)
+        frame[:] = (
+            np.rint(frame + (colour - frame) * alpha[..., None]).clip(0, 255).astype(np.uint8)
+        )
 
 
 def _over(colour: Floats, texture: Floats, opacity: np.float32) -> Floats:

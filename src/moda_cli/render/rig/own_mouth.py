@@ -3,7 +3,8 @@ moved with the skull, with the jaw or between them."""
 
 import numpy as np
 
-from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample, smoothstep
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import LUMA, Floats, floats, sample, smoothstep
 from moda_cli.render.rig.frame import FaceFrame, Rect
 from moda_cli.render.rig.lip_line import LipLine
 from moda_cli.render.rig.palette import Palette
@@ -15,7 +16,7 @@ _FADE = 0.02  # IOD of change in the gap over which the portrait's own pixels gi
 
 
 class OwnMouth:
-    """The inside of a mouth that is open in the portrait, as textures over `rect` of its picture."""
+    """The inside of a mouth open in the portrait, as textures over `rect` of its picture."""
 
     def __init__(
         self, picture: Picture, rect: Rect, frame: FaceFrame, lips: LipLine, palette: Palette
@@ -46,9 +47,9 @@ class OwnMouth:
         self._jaw = np.dstack([floats(colour), floats(near * (1 - above))]) if split else None
 
     def moved(self, x: Floats, gap: Floats) -> Floats:
-        """0..1 how far the lips at x (h, w) have left their gap at rest: at 0 the portrait shows."""
+        """0..1 how far lips at x (h, w) have left their gap at rest: at 0 the portrait shows."""
         rest = floats(np.interp(x, self._x, self._gaps))
-        return np.clip(np.abs(gap - rest) / np.float32(_FADE), 0, 1)
+        return floats(np.clip(np.abs(gap - rest) / np.float32(_FADE), 0, 1))
 
     def meet(self, frame: Picture, x: Floats, away: Floats, closed: float) -> None:
         """Darken the line where lips meet that are `closed` (0..1) as far as they can.
@@ -85,9 +86,8 @@ class OwnMouth:
         rows, count = np.linspace(0.06, 0.94, 45), lips.edges.shape[1]
         middle = slice(int(0.36 * count), int(0.64 * count))
         upper, lower = lips.edges[:, middle]
-        light = (sample(picture, floats(upper + (lower - upper) * rows[:, None, None])) @ LUMA).mean(
-            axis=1
-        )
+        at = floats(upper + (lower - upper) * rows[:, None, None])
+        light = (sample(picture, at) @ LUMA).mean(axis=1)
         inner = np.flatnonzero((rows > 0.3) & (rows < 0.85))
         dark = inner[light[inner].argmin()]
         dip = min(light[:dark].max(initial=0), light[dark:].max()) - light[dark]

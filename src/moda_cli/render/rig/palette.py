@@ -5,15 +5,13 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from moda_cli.render.rig.arrays import LUMA, Floats, Picture, floats, sample
-from moda_cli.render.rig.frame import Points
+from moda_cli.face.landmarks import LEFT_PUPIL, LOWER_LIP, RIGHT_PUPIL, UPPER_LIP, Points
+from moda_cli.media.pictures import Picture
+from moda_cli.render.rig.arrays import LUMA, Floats, floats, sample
 from moda_cli.render.rig.points import (
     CHEEKS,
-    IRISES,
-    LOWER_INNER,
     LOWER_LIDS,
     LOWER_OUTER,
-    UPPER_INNER,
     UPPER_LIDS,
     UPPER_OUTER,
 )
@@ -40,10 +38,10 @@ class Palette:
 
 def find_palette(picture: Picture, mesh: Points) -> Palette:
     """The palette of a face with a mesh (478, 3) in `picture` (H, W, 3)."""
-    pairs = ((UPPER_OUTER, UPPER_INNER), (LOWER_OUTER, LOWER_INNER))
+    pairs = ((UPPER_OUTER, UPPER_LIP), (LOWER_OUTER, LOWER_LIP))
     middles = [(mesh[outer[2:9]] + mesh[inner[2:9]]) / 2 for outer, inner in pairs]
     lips = _median(picture, np.concatenate(middles))
-    skin = _median(picture, mesh[CHEEKS])
+    skin = _median(picture, mesh[[*CHEEKS[0], *CHEEKS[1]]])
     white = _white(picture, mesh, skin)
     bright = float(white @ LUMA)
     lit = float(skin @ LUMA)
@@ -70,7 +68,7 @@ def _median(picture: Picture, points: Points) -> Floats:
 def _white(picture: Picture, mesh: Points, skin: Floats) -> Floats:
     """The brighter half of what the lids leave open beside the irises; skin where they are shut."""
     seen = []
-    for upper, lower, iris in zip(UPPER_LIDS, LOWER_LIDS, IRISES, strict=True):
+    for upper, lower, iris in zip(UPPER_LIDS, LOWER_LIDS, (LEFT_PUPIL, RIGHT_PUPIL), strict=True):
         outline = mesh[[*upper, *lower[-2:0:-1]], :2]
         x0, y0 = np.clip(outline.min(axis=0), 0, None).astype(int)
         x1, y1 = np.ceil(outline.max(axis=0)).astype(int) + 1

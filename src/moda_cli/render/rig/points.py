@@ -1,13 +1,10 @@
 """Which of the mesh's 478 points are what (MediaPipe's numbers); left to right in the picture."""
 
-IRISES = [468, 473]  # their centres
 EYE_CORNERS = [33, 263]  # the outer ones
-FOREHEAD, CHIN = 10, 152
-CHEEKS = [50, 101, 205, 280, 330, 425]
+FOREHEAD = 10
+CHEEKS = ([50, 101, 205], [280, 330, 425])
 UPPER_OUTER = [61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291]  # lips, corner to corner
 LOWER_OUTER = [61, 146, 91, 181, 84, 17, 314, 405, 321, 375, 291]
-UPPER_INNER = [78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308]
-LOWER_INNER = [78, 95, 88, 178, 87, 14, 317, 402, 318, 324, 308]
 UPPER_LIDS = (  # an eye each, corner to corner
     [33, 246, 161, 160, 159, 158, 157, 173, 133],
     [362, 398, 384, 385, 386, 387, 388, 466, 263],
@@ -21,4 +18,3 @@ BROWS = (  # upper edge and lower edge
     [336, 296, 334, 293, 300, 285, 295, 282, 283, 276],
 )
 INNER_BROWS = ([107, 66, 55, 65], [336, 296, 285, 295])
-CHEEK_APPLES = [205, 425]

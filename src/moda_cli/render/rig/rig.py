@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.media.pictures import Picture
 from moda_cli.motion import EXPRESSION, POSE, decode
-from moda_cli.render.rig.arrays import Field, Floats, Picture, floats, sample
+from moda_cli.render.rig.arrays import Field, Floats, floats, sample
 from moda_cli.render.rig.controls import controls
 from moda_cli.render.rig.expression import Aperture, Expression
 from moda_cli.render.rig.frame import FaceFrame, Grid, Rect
