@@ -4,9 +4,10 @@
 
 A row for each picture; lengths in distances between the irises (IOD). `r` and `slope`: the seen
 opening of the lips (inner lip, points 13 and 14) against the asked one. `labial`: the gap left when
-m, b and p ask for closed lips. `blink`: what a blink leaves of the wider eye's opening. `line`: how
-far a small opening's upper edge lies from the inner lip at rest. `still`: how far points outside
-the mouth, the eyes and the jaw move while the mouth speaks; `turned`: the same in a turned head.
+m, b and p ask for closed lips. `blink`: what a blink leaves of the wider eye, height over width.
+`line`: how far a small opening's upper edge lies from the inner lip at rest. `still`: how far points
+outside the mouth, the eyes and the jaw move, as the mesh sees it, while the mouth speaks; `turned`:
+the same in a turned head. (The network sees a nose move a little when only the mouth does.)
 """
 
 import argparse
@@ -18,12 +19,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.landmarks import UPPER_LIP, FaceLandmarks
 from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.motion import ARTICULATORS, MOTION_DIM, encode
 from moda_cli.render.rig.controls import LABIAL, controls
 from moda_cli.render.rig.frame import FaceFrame
-from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS, UPPER_LIP
+from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS
 from moda_cli.render.rig.rig import Rig
 
 Picture = NDArray[np.uint8]
@@ -61,16 +62,18 @@ class Measured:
     def __init__(self, picture: Picture, face: FaceLandmarks) -> None:
         self._rig = Rig(picture, face, NEUTRAL)
         self._near = Mesh(face.mesh, 1.0)
-        self._iod = FaceFrame.of(face.mesh).iod
+        frame = FaceFrame.of(face.mesh)
+        self._iod = frame.iod
+        self._down = float(np.linalg.norm(frame.axes[1, :2]))  # of the face's height that is seen
 
     def mesh(self, **values: float) -> Points:
         """The mesh (478, 2) of a frame of `motion(**values)`, IOD."""
         frame = next(self._rig.render(motion(**values)))
         return follow_mesh(frame, self._near).points[:, :2] / self._iod
 
-
-def gap(mesh: Points) -> float:
-    return float(np.linalg.norm(mesh[14] - mesh[13]))
+    def gap(self, mesh: Points) -> float:
+        """Between the lips at the middle of the mouth, along the face."""
+        return float(np.linalg.norm(mesh[14] - mesh[13])) / self._down
 
 
 def eye_opening(mesh: Points) -> Points:
@@ -93,7 +96,7 @@ def measure(picture: Picture, face: FaceLandmarks) -> Figures:
     rest = shown.mesh()
     opened = [shown.mesh(jaw=jaw) for jaw in JAWS]
     asked = [asked_gap(jaw) for jaw in JAWS]
-    seen = [gap(mesh) for mesh in opened]
+    seen = [shown.gap(mesh) for mesh in opened]
     turn = {"yaw": 7.0, "pitch": 3.0, "roll": 2.0}
     turned = shown.mesh(**turn)
     spoken = [shown.mesh(jaw=45), shown.mesh(jaw=20, round=10), shown.mesh(jaw=15, spread=8)]
@@ -102,8 +105,8 @@ def measure(picture: Picture, face: FaceLandmarks) -> Figures:
     return Figures(
         r=float(np.corrcoef(asked, seen)[0, 1]),
         slope=float(np.polyfit(asked, seen, 1)[0]),
-        labial=gap(shown.mesh(jaw=LABIAL)),
-        blink=float((eye_opening(shown.mesh(lid_a=14, lid_b=14)) / eye_opening(rest)).max()),
+        labial=shown.gap(shown.mesh(jaw=LABIAL)),
+        blink=float(eye_opening(shown.mesh(lid_a=14, lid_b=14)).max()),
         line=float(np.linalg.norm(edge[2:-2], axis=1).mean()),
         still=max(_moved(mesh, rest) for mesh in spoken),
         turned=max(_moved(mesh, turned) for mesh in spoken_turned),

@@ -38,8 +38,8 @@ def amplitudes(control: dict[str, float], room: float, lips: LipLine) -> dict[st
     full = max(rounding, 0.0)
     narrow = min(full, 1.0)
     opened = min(gap / 0.04, 1.0)
-    upper = 0.18 * gap + opened * (0.12 * max(spread, 0.0) + 0.02 * narrow)
-    lower = soft_clamp(0.92 * gap, (0.30 - 0.15 * narrow) * room)
+    upper = 0.17 * gap + opened * (0.12 * max(spread, 0.0) + 0.02 * narrow)
+    lower = soft_clamp(0.88 * gap, (0.30 - 0.15 * narrow) * room)
     corner = spread - _CORNERS_IN * rounding - 0.10 * gap
     return {
         "corner_x": soft_clamp(corner, (0.14 if corner < 0 else 0.095) * room),
@@ -77,10 +77,20 @@ class Half:
         return (weights @ self.basis).reshape(self.nodes.shape)
 
     def backward(self, forward: Field) -> Field:
-        """Where each node's skin comes from, relative to it: the inverse, by fixed point."""
+        """Where each node's skin comes from, relative to it: the inverse, by secants down the face.
+
+        Plain iteration does not settle where the skin is stretched to twice its height and more.
+        """
+        before, missed_before = np.zeros_like(forward), forward
         inverse = -forward
         for _ in range(_INVERSE_STEPS):
-            inverse = -sample(forward, self.nodes + inverse, outside=0)
+            missed = inverse + sample(forward, self.nodes + inverse, outside=0)
+            step = (inverse - before)[..., 1]
+            moving = np.abs(step) > 1e-2
+            slope = (missed - missed_before)[..., 1] / np.where(moving, step, 1)
+            slope = np.where(moving, np.clip(slope, 0.7, 4), 1)
+            before, missed_before = inverse, missed
+            inverse = inverse - missed / np.stack([np.ones_like(slope), slope], axis=-1)
         return inverse
 
     def spread(self, backward: Field, seen: Field) -> Field:

@@ -100,7 +100,7 @@ class Mouth:
         lit *= 0.70 + 0.30 * smoothstep(gap / np.float32(0.12))
         upper[..., :3] *= lit[..., None]
         upper[..., 3] *= smoothstep((gap - np.float32(0.025)) / np.float32(0.04))
-        colour = _over(colour, upper, np.float32(1 - 0.45 * narrow))
+        colour = _over(colour, upper, np.float32(1 - 0.8 * narrow))
         rim = np.exp(-np.minimum(below, above * 0.7).clip(0) / np.float32(0.012))
         small = 1 - smoothstep(gap / np.float32(0.05))
         t = np.abs(x - self._middle) / np.float32(self._half_width)
