@@ -16,6 +16,7 @@ _HINGE_Y, _HINGE_Z = 0.35, 1.35  # of the jaw's joints
 # Parted lips come together by the jaw, and for the rest by their own skin.
 _JAW_CLOSES, _UPPER_CLOSES = 0.35, 0.4
 _CHIN_WIDTH = 0.9  # IOD from the middle to where the jaw no longer moves the skin, at the chin
+_ROUND = 0.88  # share of the mouth's width that opens when it is rounded
 _OUTER_FOLLOWS = 0.3  # share of an inner edge's way that the outer edge of the lip goes
 
 
@@ -31,7 +32,7 @@ def upper_fields(surface: Floats, lips: LipLine, face: Points) -> dict[str, Floa
     return {
         **_shared_fields(x, y, lips, face),
         "upper_wide": _down(-fade * _arch(t, 2.0, 1.15)),
-        "upper_round": _down(-fade * _arch(t / 0.72, 2.2, 1.15)),
+        "upper_round": _down(-fade * _arch(t / _ROUND, 2.4, 1.0)),
         "close": _down(skin),
         "pout": _down(-0.022 * _swell(above, lips.thickness[0]) * _arch(t / 0.85, 2.0, 1.2)),
         "brow_up": _down(-brows),
@@ -57,7 +58,7 @@ def lower_fields(surface: Floats, lips: LipLine, face: Points) -> dict[str, Floa
     return {
         **_shared_fields(x, y, lips, face),
         "lower_wide": wide,
-        "lower_round": dropped(0.72, 2.6, 1.25),
+        "lower_round": dropped(_ROUND, 3.0, 1.1),
         "close": _down(-skin) - np.float32(_JAW_CLOSES * lips.gap) * wide,
         "pout": _down(0.022 * _swell(below, lips.thickness[1]) * _arch(t / 0.85, 2.0, 1.2)),
     }

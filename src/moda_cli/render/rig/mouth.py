@@ -13,6 +13,7 @@ from moda_cli.render.rig.own_mouth import OwnMouth
 from moda_cli.render.rig.palette import Palette
 
 _BOX = (0.75, 0.35, 0.5)  # beside, above and below the mouth's middle covered by textures, IOD
+_HIDDEN = 0.035  # IOD of the upper teeth that rounded lips hide
 _TOOTH_EDGES = (0.0, 0.128, 0.232, 0.345, 0.44, 0.53, 0.62)  # from the midline, upper jaw
 _LOWER_EDGES = (0.0, 0.078, 0.164, 0.262, 0.36, 0.46, 0.56)
 
@@ -25,6 +26,7 @@ class Mouth:
     ) -> None:
         self._lips = lips
         self._pixel = np.float32(1 / frame.iod)
+        self._behind = floats(frame.shown(np.array([0.0, _HIDDEN, 0.0])))
         self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.36)
         corners = frame.plane(mesh[[UPPER_LIP[0], UPPER_LIP[-1]], :2])
         self._middle = float(corners[:, 0].mean())
@@ -95,12 +97,12 @@ class Mouth:
         lower = sample(self._lower, in_jaw)
         colour = _over(colour, lower, np.float32(min(widest / 0.12, 1)))
         colour *= (0.30 + 0.70 * smoothstep(above / np.float32(0.04)))[..., None]
-        upper = sample(self._upper, in_skull)
+        upper = sample(self._upper, in_skull + self._behind * np.float32(narrow))
         lit = 0.45 + 0.55 * smoothstep((below + 0.004) / np.float32(0.035))
-        lit *= 0.70 + 0.30 * smoothstep(gap / np.float32(0.12))
+        lit *= (0.70 + 0.30 * smoothstep(gap / np.float32(0.12))) * np.float32(1 - 0.35 * narrow)
         upper[..., :3] *= lit[..., None]
         upper[..., 3] *= smoothstep((gap - np.float32(0.025)) / np.float32(0.04))
-        colour = _over(colour, upper, np.float32(1 - 0.8 * narrow))
+        colour = _over(colour, upper, np.float32(1))
         rim = np.exp(-np.minimum(below, above * 0.7).clip(0) / np.float32(0.012))
         small = 1 - smoothstep(gap / np.float32(0.05))
         t = np.abs(x - self._middle) / np.float32(self._half_width)

@@ -34,6 +34,7 @@ class OwnMouth:
         held = np.clip(y, upper + inset, lower - inset)  # beyond the edges, the edge's own colour
         colour = sample(picture, floats(frame.pixels(np.dstack([at[..., 0], held]))))
         outside = np.maximum(upper - y, y - lower)
+        colour = colour * (1 - 0.5 * smoothstep(floats(outside / _CARRIED)))[..., None]
         near = (height > 0.004) * (1 - smoothstep(floats(outside / _CARRIED)))
         split = self._split(picture, lips)
         self._stretched = lips.closes < 1
