@@ -46,7 +46,7 @@ class Rig:
     """Animates one picture; every frame depends on its motion row alone.
 
     picture: (H, W, 3) uint8 RGB. face: its landmarks. neutral: (70) motion at which a frame is the
-    picture itself; scale and translation are ignored.
+    picture itself; scale and translation are ignored. grid: what its warps are computed on.
     """
 
     def __init__(self, picture: Picture, face: FaceLandmarks, neutral: Tensor) -> None:
@@ -55,15 +55,15 @@ class Rig:
         mesh = face.mesh
         self._frame = FaceFrame.of(mesh)
         self._to_plane = self._frame.to_plane
-        self._grid = Grid(picture.shape, head_box(self._frame), self._frame.iod)
-        self._head = Head(self._grid, self._frame, mesh)
+        self.grid = Grid(picture.shape, head_box(self._frame), self._frame.iod)
+        self._head = Head(self.grid, self._frame, mesh)
         surface = self._head.surface
-        self._lips = find_lips(self._grid, surface, self._frame, mesh)
-        self._expression = Expression(self._grid, self._frame, surface, self._lips, mesh)
+        self._lips = find_lips(self.grid, surface, self._frame, mesh)
+        self._expression = Expression(self.grid, self._frame, surface, self._lips, mesh)
         palette = find_palette(self._picture, mesh)
         self._mouth = Mouth(self._picture, self._frame, self._lips, mesh, palette)
         self._eyelids = [Eyelid(self._picture, self._frame, mesh, side) for side in (0, 1)]
-        x0, y0, x1, y1 = self._grid.rect
+        x0, y0, x1, y1 = self.grid.rect
         self._pixels = np.dstack(np.meshgrid(np.arange(x1 - x0), np.arange(y1 - y0))).astype(
             np.float32
         )
@@ -96,7 +96,7 @@ class Rig:
         turned = self._head.displacement(pose)
         if turned is None and moved is None:
             return None
-        seen = self._grid.nodes if turned is None else self._grid.nodes + turned
+        seen = self.grid.nodes if turned is None else self.grid.nodes + turned
         if moved is None:
             still = np.zeros_like(seen)
             return Warp(seen, still, still, None)
@@ -114,12 +114,12 @@ class Rig:
         warp = self.warp(control, pose)
         if warp is None:
             return out
-        grid, step = self._grid, np.float32(self._grid.step)
+        grid, step = self.grid, np.float32(self.grid.step)
         x0, y0, x1, y1 = grid.rect
         turned = (warp.seen - grid.nodes) * step
         source, opening = turned, None
         if warp.aperture is not None:
-            plane = self._in_plane(warp.seen * step + floats(grid.origin))
+            plane = self.in_plane(warp)
             below = plane[..., 1] > warp.aperture.middle_at(plane[..., 0].copy())
             source = turned + np.where(below[..., None], warp.lower, warp.upper) * step
             opening = self._opening(plane, warp.aperture)
@@ -144,6 +144,10 @@ class Rig:
         out[y0:y1, x0:x1] = warped
         return out
 
+    def in_plane(self, warp: Warp) -> Floats:
+        """Coordinates (rows, cols, 2) in the eyes' plane, IOD, of the resting head at each node."""
+        return self._in_plane(warp.seen * np.float32(self.grid.step) + floats(self.grid.origin))
+
     def _in_plane(self, pixels: Floats) -> Floats:
         return floats(cv2.transform(pixels, self._to_plane))
 
@@ -156,9 +160,9 @@ class Rig:
         rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
         if not len(rows):
             return None
-        x0, y0, x1, y1 = self._grid.rect
+        x0, y0, x1, y1 = self.grid.rect
         height, width = self._picture.shape[:2]
-        step = self._grid.step
+        step = self.grid.step
         box = (
             max(x0 + int(columns[0]) * step, 1),
             max(y0 + int(rows[0]) * step, 1),
