@@ -3,7 +3,7 @@
     python -m benchmarks.rig_measures PICTURE... [--variants grey stone mirror]
 
 A row for each picture; lengths in distances between the irises (IOD). `r` and `slope`: the seen
-opening of the lips (inner lip, points 13 and 14) against the asked one. `labial`: what is left where
+opening of the lips (points 13 and 14) against the asked one. `labial`: the gap that is left where
 m, b and p ask for closed lips. `blink`: what a blink leaves of the wider eye, height over width.
 `line`: how far a small opening's upper edge lies from the inner lip at rest. `still`: how far, as
 the mesh sees it, points outside the mouth, the eyes and the jaw move while the mouth speaks;

@@ -19,9 +19,9 @@ from moda_cli.face.crops import (
     limit_picture,
     limited_size,
     portrait_crop,
-    warp,
 )
 from moda_cli.face.extractors import Extractors
+from moda_cli.face.framing import frame_face
 from moda_cli.face.kept import extract_once
 from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.face.landmarks203 import LandmarkNetwork
@@ -31,7 +31,7 @@ from moda_cli.motion import Source
 
 log = logging.getLogger(__name__)
 
-OPEN_MOUTH = 0.10  # IOD between the lips of the portrait
+OPEN_MOUTH = 0.20  # IOD between the lips of the portrait; farther apart they do not meet
 SMALL_IOD = 60.0  # pixels between the eyes from which a face is sharp enough
 
 
@@ -97,7 +97,8 @@ def read_portrait(
 def _warn(clip: ClipConfig, face: FaceLandmarks) -> None:
     """Say what will look worse than it could."""
     if face.opening > OPEN_MOUTH:
-        log.warning("the mouth in %s looks open; a closed one animates better", clip.portrait)
+        what = "it will not close on m, b and p; a portrait with the lips together speaks better"
+        log.warning("the mouth in %s is wide open: %s", clip.portrait, what)
     if face.iod < SMALL_IOD:
         size = f"{face.iod:.0f} pixels between the eyes"
         log.warning("the face in %s is small: %s; a larger one is sharper", clip.portrait, size)
@@ -137,8 +138,8 @@ def frame_portrait(
     height, width = picture.shape[:2]
     if not config.full_frame:
         side = config.size or CROP_SIZE
-        affine = faces.face_crop(face, side)
-        return warp(picture, affine, (side, side)), face.moved(affine)
+        cropped, affine = frame_face(picture, faces.face_crop(face, side), side)
+        return cropped, face.moved(affine)
     longest = max(height, width)
     scale = (config.size or min(MAX_SIDE, longest * max(1.0, SMALL_IOD / face.iod))) / longest
     new_width, new_height = (max(2, 2 * round(side * scale / 2)) for side in (width, height))

@@ -1,6 +1,5 @@
 """The lips at rest: their inner edges as the mesh sees them, and how far they are parted."""
 
-import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,8 +8,6 @@ from moda_cli.face.landmarks import CHIN, LOWER_LIP, UPPER_LIP, Points
 from moda_cli.render.rig.arrays import Floats, floats, sample
 from moda_cli.render.rig.frame import FaceFrame, Grid
 from moda_cli.render.rig.points import LOWER_OUTER, UPPER_OUTER
-
-log = logging.getLogger(__name__)
 
 CLOSED = 0.03  # IOD: what the mesh sees between closed lips
 CLOSABLE = 0.20  # IOD: lips farther apart do not meet
@@ -69,21 +66,12 @@ class LipLine:
 
 
 def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> LipLine:
-    """The lips of a mesh (478, 3); surface: (rows, cols, 3), see `Head`.
-
-    A mouth open by more than CLOSABLE is kept partly open, which is logged as a warning.
-    """
+    """The lips of a mesh (478, 3); surface: (rows, cols, 3), see `Head`."""
     upper, lower = mesh[UPPER_LIP, :2], mesh[LOWER_LIP, :2]
     gaps = np.linalg.norm(lower - upper, axis=-1) / frame.iod
     parted = gaps.max() >= CLOSED
     if not parted:
         upper = lower = (upper + lower) / 2
-    elif gaps.max() > CLOSABLE:
-        log.warning(
-            "the mouth is wide open (%.2f of the distance between the eyes): it will not close on "
-            "m, b and p; a portrait with the lips together speaks better",
-            gaps.max(),
-        )
     edges = np.stack([_smooth(upper), _smooth(lower)])
     if parted:
         arch = 1 - np.linspace(-1, 1, _DENSE)[:, None] ** 8
