@@ -38,8 +38,8 @@ def amplitudes(control: dict[str, float], room: float, lips: LipLine) -> dict[st
     full = max(rounding, 0.0)
     narrow = min(full, 1.0)
     opened = min(gap / 0.04, 1.0)
-    upper = 0.175 * gap + opened * (0.12 * max(spread, 0.0) + 0.02 * narrow)
-    lower = soft_clamp(0.89 * gap, (0.30 - 0.15 * narrow) * room)
+    upper = 0.18 * gap + opened * (0.12 * max(spread, 0.0) + 0.02 * narrow)
+    lower = soft_clamp(0.895 * gap, (0.30 - 0.15 * narrow) * room)
     corner = spread - _CORNERS_IN * rounding - 0.10 * gap
     return {
         "corner_x": soft_clamp(corner, (0.14 if corner < 0 else 0.095) * room),

@@ -15,6 +15,7 @@ from moda_cli.render.rig.points import LOWER_LIDS, UPPER_LIDS
 
 _HALF_WIDTH, _ABOVE, _BELOW = 0.40, 0.33, 0.28  # of the painted box round an eye, IOD
 _TEXELS = 160  # per IOD where an eye is unrolled
+_LIGHTER = 0.4  # share of the skin farther around in a lid's colour
 _FLATTER = 0.75  # depth of the closed lash line as a share of the lower lid's
 _MARGIN = 0.012  # below the lower lid, IOD, that a closed eye covers
 _OPEN = 0.12  # height over width below which an eye is closed already
@@ -197,9 +198,10 @@ def _skin_behind(eye: Floats, shape: _Shape, lashes: float) -> Floats:
     calm = cv2.medianBlur(np.clip(small, 0, 255).astype(np.uint8), 5).astype(np.float32)
     calm = np.where(open_[..., None], 0, calm)
     near = (~open_).astype(np.float32)
-    mean = (
-        cv2.GaussianBlur(calm, (0, 0), 7)
-        / np.maximum(cv2.GaussianBlur(near, (0, 0), 7), 1e-3)[..., None]
+    mean, wide = (
+        cv2.GaussianBlur(calm, (0, 0), sigma)
+        / np.maximum(cv2.GaussianBlur(near, (0, 0), sigma), 1e-3)[..., None]
+        for sigma in (7, 16)
     )
     boundary = np.where((calm @ LUMA < 0.94 * (mean @ LUMA))[..., None], mean, calm)
     fill = np.where(open_[..., None], mean, boundary).astype(np.float32)
@@ -207,6 +209,7 @@ def _skin_behind(eye: Floats, shape: _Shape, lashes: float) -> Floats:
         fill = np.where(
             open_[..., None], cv2.blur(fill, (3, 3), borderType=cv2.BORDER_REPLICATE), boundary
         )
+    fill += (wide - fill) * np.float32(_LIGHTER)  # the rim of the hole lies in shade and liner
     filled = cv2.resize(fill, eye.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return cv2.GaussianBlur(filled, (0, 0), 2).astype(np.float32)
 
