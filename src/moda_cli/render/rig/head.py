@@ -1,5 +1,7 @@
 """The head in depth, from its mesh, and its turning as a displacement of the picture."""
 
+from functools import cache
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -137,6 +139,7 @@ def _rasterised(grid: Grid, mesh: Points, depth: Points) -> tuple[Points, NDArra
     return np.where(known, nearest, 0), known
 
 
+@cache
 def _triangles() -> list[list[int]]:
     """Triangles of point numbers between the mesh's 468 points of skin, clockwise as drawn."""
     points = floats(mean_mesh()[:468, :2])

@@ -3,7 +3,7 @@ beyond that teeth, tongue and darkness in the picture's own colours."""
 
 import numpy as np
 
-from moda_cli.face.landmarks import LOWER_LIP, UPPER_LIP, Points
+from moda_cli.face.landmarks import LIP_MIDDLES, LOWER_LIP, UPPER_LIP, Points
 from moda_cli.media.pictures import Picture
 from moda_cli.render.rig.arrays import Floats, floats, sample, smoothstep
 from moda_cli.render.rig.expression import Aperture
@@ -24,7 +24,6 @@ class Mouth:
     def __init__(
         self, picture: Picture, frame: FaceFrame, lips: LipLine, mesh: Points, palette: Palette
     ) -> None:
-        self._lips = lips
         self._pixel = np.float32(1 / frame.iod)
         self._behind = floats(frame.shown(np.array([0.0, _HIDDEN, 0.0])))
         self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.36)
@@ -54,7 +53,7 @@ class Mouth:
             float(frame.plane(mesh[row[5], :2])[1]) if lips.gap else float(centre[1])
             for row in (UPPER_LIP, LOWER_LIP)
         )
-        x = floats(along - frame.to_face(mesh[[13, 14]])[:, 0].mean())
+        x = floats(along - frame.to_face(mesh[LIP_MIDDLES])[:, 0].mean())
         self._upper = _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette)
         self._lower = _lower_jaw(x, floats(at[..., 1] - tilt - lower), palette)
         self._own = OwnMouth(picture, self._rect, frame, lips, palette) if lips.gap else None
