@@ -20,7 +20,7 @@ LIKELY_SCORE = 0.7  # of the first look
 # Faces have 0.86 and more at the second look, what only looks like one 0.77 and less.
 SURE_SCORE = 0.8
 SURE_FLAG = 0.9
-SURE_DISTANCE = 0.075  # between the passes; faces stay below 0.05
+SURE_DISTANCE = 0.06  # between the passes; faces stay below 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +57,13 @@ def find_candidates(picture: Picture, quick: bool = False) -> list[Candidate]:
             break
         done = any(candidate.sure for candidate in found)
         turned = not done and share >= (1.0 if quick else TURNED_FROM)
-        seen = _detections(picture, share, turned)
-        seen = [each for each in seen if not _known(each, found)]
-        likely = sum(detection.score >= LIKELY_SCORE for detection in seen)
-        meshes = [fit_mesh(picture, detection) for detection in seen[: max(likely, TRIED)]]
-        found += [Candidate(mesh, second_look(picture, mesh)) for mesh in meshes]
+        tried = 0
+        for detection in _detections(picture, share, turned):
+            if _known(detection, found) or (tried >= TRIED and detection.score < LIKELY_SCORE):
+                continue
+            tried += 1
+            mesh = fit_mesh(picture, detection)
+            found.append(Candidate(mesh, second_look(picture, mesh)))
     sure = [candidate for candidate in found if candidate.sure]
     return _distinct(sure or found)
 
@@ -70,28 +72,24 @@ def second_look(picture: Picture, mesh: Mesh) -> float:
     """How surely the detector sees a face where a mesh lies, upright and of one size.
 
     Whatever size and turn a face was found at, this score has one scale; what only looked like
-    a face at that size falls.
+    a face at that size falls. It is 0 where the face is seen better turned another way.
     """
     network, _ = networks()
     crop = cut(picture, crop_around(mesh.points[:, :2], LOOK_MARGIN, SIDE), SIDE)
-    seen = detect(network, crop)
-    near = (each.score for each in seen if np.abs(each.centre - SIDE / 2).max() < SIDE / 4)
-    return max(near, default=0.0)
+    scores = []
+    for turn in range(4):
+        seen = detect(network, crop, turn=turn)
+        near = (each.score for each in seen if np.abs(each.centre - SIDE / 2).max() < SIDE / 4)
+        scores.append(max(near, default=0.0))
+    return scores[0] if scores[0] == max(scores) else 0.0
 
 
 def _detections(picture: Picture, share: float, turned: bool) -> list[Detection]:
-    """Detections of every turn, best first, each face as the best of its turns shows it."""
+    """Detections of every turn, best first: a face has several, that of its own turn leads."""
     network, _ = networks()
     turns = range(4) if turned else range(1)
     seen = [each for turn in turns for each in detect(network, picture, share, turn)]
-    kept: list[Detection] = []
-    for detection in sorted(seen, key=lambda each: -each.score):
-        if all(
-            np.abs(detection.centre - other.centre).max() > max(detection.side, other.side) / 2
-            for other in kept
-        ):
-            kept.append(detection)
-    return kept
+    return sorted(seen, key=lambda each: -each.score)
 
 
 def _known(detection: Detection, found: list[Candidate]) -> bool:
