@@ -15,7 +15,6 @@ from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError
 from moda_cli.evaluate import catalogue
 from moda_cli.evaluate.cache import Cache
-from moda_cli.evaluate.check import check_clip
 from moda_cli.evaluate.results import few_frames
 from moda_cli.media import read_audio, read_video, write_video
 from moda_cli.pipeline import Pipeline
@@ -305,10 +304,9 @@ def test_a_fault_is_remembered_like_a_result(tmp_path: Path) -> None:
         np.testing.assert_array_equal(kept["y"], scalar["y"])
 
 
-def test_without_weights_the_mouth_is_measured_and_checked(
+def test_without_weights_the_mouth_is_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A clip of the bundled model passes with its own sound and fails half a second apart."""
     install(monkeypatch, tmp_path / "moda", {})
     speech = tmp_path / "speech.wav"
     wave = read_audio(EXAMPLES / "speech.wav")[: 3 * 16_000]
@@ -325,22 +323,8 @@ def test_without_weights_the_mouth_is_measured_and_checked(
     missing = {n for n, state in data["metrics"].items() if state["status"] == "weights missing"}
     assert missing == {"fid", "fvd", "fsim", "sync", "smooth"}
     assert "moda download eval" in data["metrics"]["sync"]["reason"]
-    check = check_clip(path, wave, 0.4)
-    assert (check.passed, check.reason) == (True, "")
-    assert check.measures.lag is not None
-    assert abs(check.measures.lag) <= 2
-    late = check_clip(path, np.roll(wave, 8000), 0.4)
-    assert not late.passed
-    assert "< 0.4" in late.reason
     write_video(read_video(path), path.with_name("mute.mp4"), 25)
     done = CliRunner().invoke(app, ["eval", str(path.parent), "--json"])
     mute = next(clip for clip in results(done)["clips"] if clip["id"] == "mute")
     assert "jitter" in mute["values"]["generated"]
     assert done.exit_code == 1, "its mouth was held against nothing"
-
-
-def test_a_check_without_a_face_fails(tmp_path: Path) -> None:
-    write_clip(tmp_path / "dark.mp4", frames=3, dark=range(3))
-    check = check_clip(tmp_path / "dark.mp4", np.zeros(1920, np.float32), 0.4)
-    assert not check.passed
-    assert "a face was followed in 0%" in check.reason

@@ -170,7 +170,8 @@ def generate(
         ),
     ] = False,
     check: Annotated[
-        bool, typer.Option("--check", help="Measure the finished video; exit 1 if it fails.")
+        bool,
+        typer.Option("--check", help="Decode and judge the finished file; exit 1 if it fails."),
     ] = False,
     min_sync: Annotated[
         float, typer.Option(min=-1, max=1, help="Least correlation of mouth and sound for --check.")
@@ -290,21 +291,23 @@ def generate(
         with _frame_bar(fps, not quiet) as on_frame:
             result = pipeline.generate(resolved, on_frame)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
-    passed = True
+    failed = False
     if check:
         from moda_cli.evaluate.check import check_clip
-        from moda_cli.media import read_audio
+        from moda_cli.media import CONTAINERS, read_audio
 
-        checked = check_clip(result.output, read_audio(audio), min_sync)
-        passed = checked.passed
-        report["check"] = {"passed": passed, "reason": checked.reason, **asdict(checked.measures)}
-        if checked.reason:
-            typer.echo(f"check: {checked.reason}", err=True)
+        sounds = sound and bool(CONTAINERS[result.output.suffix.lower()][2])
+        made = result.output, read_audio(audio), result.frames, result.fps
+        checked = check_clip(*made, min_sync, sounds=sounds)
+        failed = checked.verdict == "failed"
+        measures = asdict(checked.measures) if checked.measures else {}
+        report["check"] = {"verdict": checked.verdict, "reason": checked.reason, **measures}
+        typer.echo(f"check: {checked.verdict}: {checked.reason}", err=True)
     if as_json:
         typer.echo(json.dumps(report, default=str))
     elif not (quiet or streaming):
         typer.echo(result.output)
-    if not passed:
+    if failed:
         raise typer.Exit(1)
 
 

@@ -56,6 +56,13 @@ class FaceView:
     crop: Gray  # of SIZE
     shot: int  # how often a face had been found anew
 
+    @property
+    def mouth(self) -> Points:
+        """The middle of the mouth in the crop, IOD right of and below the middle of the eyes."""
+        to_crop = align(self.head[:2], UNIT, ORIGIN)
+        at: Points = (to_crop[:, :2] @ self.face.mouth + to_crop[:, 2]) / UNIT - ORIGIN
+        return at
+
 
 class FaceFollower:
     """Follows the largest face of consecutive frames; looks for it again where it is lost."""

@@ -203,10 +203,15 @@ def repeated_share(changes: Curve) -> float | None:
     return float((changes < REPEATED * np.percentile(around, 75, axis=1)).mean())
 
 
+def loud_frames(wave: Wave, num_frames: int) -> NDArray[np.bool_]:
+    """Frames (T,) at 25 fps in which something is said in a 16 kHz wave."""
+    level = speech_level(wave, num_frames)
+    return np.asarray(level > max(SILENT_LEVEL * float(np.percentile(level, 95)), QUIET))
+
+
 def silent_frames(wave: Wave, num_frames: int) -> NDArray[np.bool_]:
     """Frames (T,) at 25 fps well inside the silences of a 16 kHz wave."""
-    level = speech_level(wave, num_frames)
-    loud = level > max(SILENT_LEVEL * float(np.percentile(level, 95)), QUIET)
+    loud = loud_frames(wave, num_frames)
     near = np.convolve(loud, np.ones(2 * SILENT_MARGIN + 1))[SILENT_MARGIN:][:num_frames] > 0
     return np.asarray(~near)
 

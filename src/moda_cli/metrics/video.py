@@ -1,6 +1,6 @@
 """Everything that can be said of a talking-head video without its reference or any weights."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from moda_cli.errors import InputError
 from moda_cli.media import probe_video, read_video, read_video_sound
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
-from moda_cli.metrics.mouth import FaceFollower, audio_mouth_fits
+from moda_cli.metrics.mouth import FaceFollower, FaceView, audio_mouth_fits
 from moda_cli.metrics.stability import StabilityMeter, silence_motion
 
 OF_SOUND = ("sync", "lag", "lag_fit", "silence_motion")
@@ -39,11 +39,14 @@ class Measures:
 def measure_video(
     video: Path | Iterable[Picture],
     wave: Wave | None = None,
+    *,
+    watch: Callable[[Picture, FaceView | None], None] = lambda *_: None,
 ) -> Measures:
     """The measures of a video file, or of frames (H, W, 3) at 25 fps, in one pass.
 
-    wave: 16 kHz sound that starts with frame 0; of a file its own by default. Raises InputError
-    for a file that cannot be read or a video without frames.
+    wave: 16 kHz sound that starts with frame 0; of a file its own by default. watch(frame, view)
+    is called for every frame with its face. Raises InputError for a file that cannot be read or a
+    video without frames.
     """
     frames = read_video(video) if isinstance(video, Path) else video
     if wave is None and isinstance(video, Path) and probe_video(video).has_sound:
@@ -54,6 +57,7 @@ def measure_video(
         view = follower.look(frame)
         openings.append(view.face.opening if view else np.nan)
         meter.add(frame, view)
+        watch(frame, view)
     openness = np.array(openings)
     if not len(openness):
         raise InputError("there is no frame to measure")
