@@ -45,7 +45,7 @@ def resolve(clip: ClipConfig | Clip, spell: Spell = str) -> Clip:
     media.check_output(clip.output, clip.codec, clip.crf)
     if clip.codec:
         media.check_encoder(clip.codec)
-    if media.streams(clip.output) and (clip.plot or clip.preview):
+    if media.is_stdout(clip.output) and (clip.plot or clip.preview):
         raise UsageError("a stream has no --plot or --preview", hint="give a file to --output")
     for path in clip.side_files:
         if path != clip.save_motion:
@@ -56,7 +56,7 @@ def resolve(clip: ClipConfig | Clip, spell: Spell = str) -> Clip:
 
 def _check_places(clip: ClipConfig) -> None:
     """Inputs are there, outputs are free, and no two are one file."""
-    written = [*([] if media.streams(clip.output) else [clip.output]), *clip.side_files]
+    written = [*([] if media.is_stdout(clip.output) else [clip.output]), *clip.side_files]
     inputs = [path for path in (clip.portrait, clip.audio, clip.motion) if path]
     for path in inputs:
         if str(path) != "-" and not path.exists():
@@ -70,7 +70,7 @@ def _check_places(clip: ClipConfig) -> None:
         if not path.parent.is_dir() and path != clip.output:
             reason = f"there is no folder {path.parent}"
             raise UsageError(f"cannot write {path}: {reason}", hint="choose a folder that exists")
-        taken = media.written(path)
+        taken = media.final_path(path)
         if taken.exists() and taken != Path() and not clip.overwrite:
             raise UsageError(f"{taken} exists", hint="pass -y to overwrite it")
 

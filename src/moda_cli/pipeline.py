@@ -191,7 +191,7 @@ class Pipeline:
             stack.enter_context(enough_memory(self.model.device))
             sound: LiveSound | StoredWave
             total = None
-            if media.streams(config.output) and not given:
+            if media.is_stdout(config.output) and not given:
                 sound = stack.enter_context(LiveSound(config.audio))
             else:
                 sound = stack.enter_context(stored_wave(config.audio))

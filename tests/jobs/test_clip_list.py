@@ -181,16 +181,16 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_files_of_two_folders_pair_by_name(folders: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "out"
-    jobs, alone = jobs_from_folders(*folders, BASE, out, every_pair=False)
+    jobs, alone = jobs_from_folders(*folders, BASE, out, product=False)
     assert [job.clip.output for job in jobs] == [out / "a_a.mp4", out / "b_b.mp4"]
     assert [Path(name).name for name in alone] == ["c.webp", "e.flac"]
-    jobs, alone = jobs_from_folders(*folders, BASE, out, every_pair=True)
+    jobs, alone = jobs_from_folders(*folders, BASE, out, product=True)
     assert len({job.output for job in jobs}) == 9
     assert alone == []
-    jobs, _ = jobs_from_folders(folders[0] / "a.png", folders[1], BASE, out, every_pair=False)
+    jobs, _ = jobs_from_folders(folders[0] / "a.png", folders[1], BASE, out, product=False)
     assert [job.clip.output.name for job in jobs] == ["a_a.mp4", "a_b.mp4", "a_e.mp4"]
     template = out / "{portrait}" / "{seed}.webm"
-    jobs, _ = jobs_from_folders(*folders, BASE, template, every_pair=False)
+    jobs, _ = jobs_from_folders(*folders, BASE, template, product=False)
     assert [job.clip.output for job in jobs] == [out / "a" / "7.webm", out / "b" / "7.webm"]
 
 
@@ -199,12 +199,12 @@ def test_folders_that_cannot_be_a_batch(folders: tuple[Path, Path], tmp_path: Pa
 
     def refused(output: Path, words: str, error: type[Exception] = UsageError) -> None:
         with pytest.raises(error, match=words):
-            jobs_from_folders(portraits, speeches, BASE, output, every_pair=False)
+            jobs_from_folders(portraits, speeches, BASE, output, product=False)
 
     refused(tmp_path / "one.mp4", "one file", InputError)
     refused(tmp_path / "{seed}.mp4", "already written")
     with pytest.raises(InputError, match="absent"):
-        jobs_from_folders(portraits, tmp_path / "absent", BASE, tmp_path / "out", every_pair=False)
+        jobs_from_folders(portraits, tmp_path / "absent", BASE, tmp_path / "out", product=False)
     (portraits / "a.jpg").touch()
     refused(tmp_path / "out", "have one name")
     for path in speeches.iterdir():

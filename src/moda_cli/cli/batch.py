@@ -35,7 +35,7 @@ def run_batch(
     files: tuple[Path | None, Path | None, Path | None, Path | None],
     machines: Machines,
     *,
-    every_pair: bool,
+    product: bool,
     shard: str,
     force: bool,
     retry_failed: bool,
@@ -54,7 +54,7 @@ def run_batch(
     from moda_cli.jobs import batch as run
     from moda_cli.jobs.clip_list import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
     from moda_cli.jobs.clips import ClipMaker
-    from moda_cli.jobs.places import anywhere
+    from moda_cli.jobs.places import with_absolute_paths
     from moda_cli.jobs.workforce import Workforce
     from moda_cli.weights.download import ensure
 
@@ -62,13 +62,13 @@ def run_batch(
     alone: list[str] = []
     share = parse_shard(shard)
     if listed is not None:
-        if portrait or audio or every_pair:
+        if portrait or audio or product:
             raise UsageError("--jobs names the portraits and speeches itself")
         jobs = jobs_from_file(listed, base, output)
     else:
         if output is None or portrait is None or audio is None:
             raise UsageError("--output is missing", hint="give a folder for the clips")
-        jobs, alone = jobs_from_folders(portrait, audio, base, output, every_pair=every_pair)
+        jobs, alone = jobs_from_folders(portrait, audio, base, output, product=product)
     if machines.ray and (machines.gpus or machines.batch):
         raise UsageError("--gpus and --batch are for this machine, --ray is for others")
     places = (
@@ -81,7 +81,7 @@ def run_batch(
     with download_bars(shown=not quiet) as on_progress:
         ensure(choice.components, on_progress)
     if machines.ray:
-        jobs = [anywhere(job) for job in jobs]
+        jobs = [with_absolute_paths(job) for job in jobs]
         workforce = Workforce([machines.device], ray=machines.ray)
     else:
         group = machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1)

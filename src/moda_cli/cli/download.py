@@ -36,7 +36,7 @@ def download(
         list[str] | None,
         typer.Option(metavar="NAME", help="Take a file whose sum is not known; repeatable."),
     ] = None,
-    licence: Annotated[
+    license: Annotated[
         Use, typer.Option("--license", help="commercial: leave out what it does not allow.")
     ] = Use.any,
     list_only: Annotated[
@@ -67,7 +67,7 @@ def download(
                 f"--trust {name} names no component", hint="see `moda download --list`"
             )
     chosen = manifest.select(what or (["all"] if list_only or verify else ["moda"]))
-    if licence is Use.commercial:
+    if license is Use.commercial:
         left_out = [c.name for c in chosen if not c.commercial]
         chosen = [c for c in chosen if c.commercial]
         if left_out and not quiet:

@@ -180,7 +180,7 @@ def generate(
         Path | None,
         typer.Option(help="Batch: a .csv or .jsonl of jobs, a column an option; - is stdin."),
     ] = None,
-    every_pair: Annotated[
+    product: Annotated[
         bool, typer.Option("--product", help="Batch: every portrait with every speech.")
     ] = False,
     workers: Annotated[
@@ -258,7 +258,7 @@ def generate(
             clip,
             (portrait, audio, output, jobs),
             made_by,
-            every_pair=every_pair,
+            product=product,
             shard=shard,
             force=force,
             retry_failed=retry_failed,
@@ -270,7 +270,7 @@ def generate(
     if portrait is None or audio is None or output is None:
         absent = "PORTRAIT" if portrait is None else "AUDIO" if audio is None else "--output"
         raise UsageError(f"{absent} is missing", hint="see `moda generate --help`")
-    alone = (every_pair, workers, batch, gpus, ray, shard != "0/1", retry_failed, strict)
+    alone = (product, workers, batch, gpus, ray, shard != "0/1", retry_failed, strict)
     if any(alone):
         raise UsageError(
             "a batch's option was given for a single clip", hint="give folders, or --jobs"

@@ -16,7 +16,7 @@ from moda_cli.jobs.journal import Journal, job_inputs, job_key, onto_disk, remov
 from moda_cli.jobs.options import flat_options
 from moda_cli.jobs.places import size_of, sum_of
 from moda_cli.jobs.processes import Event, check_space
-from moda_cli.media import written
+from moda_cli.media import final_path
 
 Execute = Callable[[Sequence[Any]], Generator[Event]]
 
@@ -187,7 +187,7 @@ def _allowed(job: Job) -> Job:
 
 def _make_folders(job: Job) -> None:
     if "output" not in job.urls:
-        for path in (written(job.clip.output), *job.clip.side_files):
+        for path in (final_path(job.clip.output), *job.clip.side_files):
             path.parent.mkdir(parents=True, exist_ok=True)
 
 

@@ -5,6 +5,7 @@ Every fault of a list is named before the first job starts, so that none is met 
 
 import csv
 import io
+import itertools
 import json
 import os
 import re
@@ -12,7 +13,6 @@ import string
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from moda_cli.jobs.options import (
     read_option,
     with_options,
 )
-from moda_cli.media import written
+from moda_cli.media import final_path
 
 TEMPLATE = "{portrait}_{audio}.mp4"
 T = TypeVar("T")
@@ -50,7 +50,7 @@ class Job:
     @property
     def output(self) -> str:
         """What the job is known by: its file, the folder of its pictures, or an URL."""
-        return self.urls.get("output") or str(written(self.clip.output))
+        return self.urls.get("output") or str(final_path(self.clip.output))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +92,11 @@ def batch_folder(output: Path | None, listed: Path | None) -> Path:
 
 
 def jobs_from_folders(
-    portraits: Path, speeches: Path, base: ClipConfig, output: Path, *, every_pair: bool
+    portraits: Path, speeches: Path, base: ClipConfig, output: Path, *, product: bool
 ) -> tuple[list[Job], list[str]]:
     """A job for each two files of the same stem, and the names of files without a partner.
 
-    With `every_pair`, and where one side is a single file, every combination. output: a folder, or
+    With `product`, and where one side is a single file, every combination. output: a folder, or
     a template of file names in one. Raises UsageError naming all that is wrong.
     """
     folder, template = split_output(output)
@@ -107,8 +107,8 @@ def jobs_from_folders(
     faces = _files(portraits, PICTURES)
     sounds = _files(speeches, (*SOUNDS, *VIDEOS))
     faults: list[str] = []
-    if every_pair or not (portraits.is_dir() and speeches.is_dir()):
-        pairs, alone = list(product(faces, sounds)), []
+    if product or not (portraits.is_dir() and speeches.is_dir()):
+        pairs, alone = list(itertools.product(faces, sounds)), []
     else:
         face_of, sound_of = (_by_stem(files, faults) for files in (faces, sounds))
         pairs = [(face_of[stem], sound_of[stem]) for stem in face_of if stem in sound_of]
@@ -334,7 +334,7 @@ def _inputs(job: Job) -> list[Path]:
 
 
 def _outputs(job: Job) -> list[Path]:
-    return [written(job.clip.output), *job.clip.side_files]
+    return [final_path(job.clip.output), *job.clip.side_files]
 
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

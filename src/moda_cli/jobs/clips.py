@@ -20,7 +20,7 @@ from moda_cli.face.portrait import Portrait, find_face
 from moda_cli.files import Row
 from moda_cli.generator.takes import Take, sample_together
 from moda_cli.jobs.clip_list import Job
-from moda_cli.jobs.places import at_hand
+from moda_cli.jobs.places import local_files
 from moda_cli.jobs.processes import Work
 from moda_cli.media.provenance import versions
 from moda_cli.media.sound import stored_wave
@@ -159,7 +159,7 @@ class ClipMaker:
         ahead: dict[ClipConfig, Tensor] = {}
 
         def make(job: Job, following: Sequence[Job], on_frame: OnFrame) -> Row:
-            with at_hand(job) as clip:
+            with local_files(job) as clip:
                 near = [clip, *(job.clip for job in following if not job.urls)] if following else []
                 ahead.update(sample_ahead(pipeline, [each for each in near if each not in ahead]))
                 measures = asdict(pipeline.generate(clip, on_frame, sampled=ahead.pop(clip, None)))
@@ -183,7 +183,7 @@ def input_faults(jobs: Sequence[Job]) -> Iterator[str]:
         return known[key]
 
     for job in jobs:
-        with at_hand(
+        with local_files(
             replace(job, urls={k: v for k, v in job.urls.items() if k != "output"})
         ) as clip:
             unseen = replace(clip, show_landmarks=None)

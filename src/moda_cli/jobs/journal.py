@@ -17,7 +17,7 @@ from moda_cli.errors import FREE_SPACE, UsageError
 from moda_cli.files import Row, sha256_of_json, whole_rows
 from moda_cli.jobs.clip_list import Job, Shard
 from moda_cli.jobs.options import flat_options
-from moda_cli.media import written
+from moda_cli.media import final_path
 
 NAME = ".moda-journal"
 
@@ -125,7 +125,7 @@ def read_journal(path: Path) -> list[Row]:
 
 def remove_partial(output: Path) -> None:
     """Delete what a killed process left beside an output under a temporary name."""
-    place = written(output)
+    place = final_path(output)
     for folder in (place.parent, place):  # pictures of a folder that is there are made in it
         for path in folder.glob(f".{_escaped(place.name)}.????????.part"):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
@@ -137,7 +137,7 @@ def _escaped(name: str) -> str:
 
 def onto_disk(output: Path) -> None:
     """Have a finished file and its name survive a power cut."""
-    place = written(output)
+    place = final_path(output)
     for path in (*([place] if place.is_file() else place.iterdir()), place.parent):
         if os.name == "nt" and path.is_dir():
             continue  # Windows keeps directories itself

@@ -13,7 +13,7 @@ from moda_cli.config import SIDE_FILES, ClipConfig
 from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.files import sha256_of
 from moda_cli.jobs.clip_list import URL, Job
-from moda_cli.media import written
+from moda_cli.media import final_path
 
 
 def sum_of(place: str) -> str | None:
@@ -34,11 +34,11 @@ def size_of(job: Job) -> tuple[bool, int | None]:
     if "output" in job.urls:
         with _store(job.urls["output"]) as (store, path):
             return (True, store.size(path)) if store.exists(path) else (False, None)
-    place = written(job.clip.output)
+    place = final_path(job.clip.output)
     return place.exists(), place.stat().st_size if place.is_file() else None
 
 
-def anywhere(job: Job) -> Job:
+def with_absolute_paths(job: Job) -> Job:
     """The job with absolute paths, for machines that share this one's file system."""
     clip = job.clip
     places = {
@@ -50,7 +50,7 @@ def anywhere(job: Job) -> Job:
 
 
 @contextmanager
-def at_hand(job: Job) -> Iterator[ClipConfig]:
+def local_files(job: Job) -> Iterator[ClipConfig]:
     """The job's clip with its files on this machine; an output with an URL is sent off at the end.
 
     Raises InputError or UsageError for what cannot be fetched or sent.

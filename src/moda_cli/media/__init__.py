@@ -6,9 +6,9 @@ from moda_cli.media.encode import (
     CONTAINERS,
     check_encoder,
     check_output,
-    streams,
+    final_path,
+    is_stdout,
     write_video,
-    written,
 )
 from moda_cli.media.pictures import read_image, write_image
 from moda_cli.media.sound import read_audio
@@ -19,13 +19,13 @@ __all__ = [
     "atomic_write",
     "check_encoder",
     "check_output",
+    "final_path",
+    "is_stdout",
     "probe_video",
     "read_audio",
     "read_image",
     "read_video",
     "read_video_sound",
-    "streams",
     "write_image",
     "write_video",
-    "written",
 ]

@@ -73,19 +73,19 @@ GIF_PALETTE_FRAMES = 50  # the palette is made from these, so that a GIF streams
 QUEUE_FRAMES = 4
 
 
-def streams(path: Path) -> bool:
+def is_stdout(path: Path) -> bool:
     """Whether a video goes to standard output."""
     return str(path) == "-"
 
 
-def written(path: Path) -> Path:
+def final_path(path: Path) -> Path:
     """The one thing an output puts in place: numbered pictures are their folder."""
     is_pictures = path.suffix.lower() == ".png" and "%" in path.name
     return path.parent if is_pictures else path
 
 
 def _suffix(path: Path) -> str:
-    return ".mp4" if streams(path) else path.suffix.lower()
+    return ".mp4" if is_stdout(path) else path.suffix.lower()
 
 
 def check_output(path: Path, codec: str | None = None, crf: int | None = None) -> None:
@@ -111,7 +111,7 @@ def check_output(path: Path, codec: str | None = None, crf: int | None = None) -
         if crf not in allowed:
             reason = f"crf {crf} is not in {allowed[0]}-{allowed[-1]}"
             raise UsageError(reason, hint=f"the codec is {name}")
-    if streams(path):
+    if is_stdout(path):
         return
     folder = path.parent.parent if suffix == ".png" and not path.parent.exists() else path.parent
     reason = (
@@ -181,7 +181,7 @@ def write_video(
     rate = str(frame_rate(fps))
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate,
               "-i", "pipe:0"]  # fmt: skip
-    whole = nullcontext() if streams(path) else atomic_write(path)
+    whole = nullcontext() if is_stdout(path) else atomic_write(path)
     with (
         tempfile.TemporaryDirectory() as folder,
         sound_input(audio, sound, Path(folder)) as (sound_arguments, sound_pipe, failed),
@@ -279,7 +279,7 @@ def _run(
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE if streams(path) else log,
+            stdout=subprocess.PIPE if is_stdout(path) else log,
             stderr=log,
             pass_fds=pass_fds,
         ) as process,
