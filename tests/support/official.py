@@ -49,7 +49,7 @@ def pickled(value: Any) -> bytes:
 
 
 def published(sizes: dict[str, dict[str, Any]], folder: Path) -> Hub:
-    """A Hub that serves MoDA's repository and YuNet's, the networks of these sizes."""
+    """A Hub that serves MoDA's repository, the networks of these sizes."""
     small = bool(sizes["motion_generator"])
     width = sizes["motion_generator"].get("audio_dim", 768)
     generator = released_state(f"motion_generator{'_small' if small else ''}.json", width)
