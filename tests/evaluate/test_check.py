@@ -55,7 +55,7 @@ def other_person() -> Wave:
 
 def painted(made: Made, sigma: float) -> Frames:
     """The first frame's mouth over the mouth of every frame, out of focus by `sigma`."""
-    face = choose_face(find_faces(made.frames[0], None), "largest")
+    face = choose_face(find_faces(made.frames[0]), "largest")
     (x, y), iod = face.mouth, face.iod
     patch = slice(int(y - 0.3 * iod), int(y + 0.6 * iod)), slice(int(x - iod / 2), int(x + iod / 2))
     paint = cv2.GaussianBlur(made.frames[0], (0, 0), sigma)[patch]
@@ -114,8 +114,10 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "another voice": (
         lambda m, out: written(m.frames, out, other_person()), "is not the speech that was given",
     ),
-    "painted over": (lambda m, out: written(painted(m, 9), out, m.speech), "there is no face"),
-    "painted shut": (lambda m, out: written(painted(m, 0.1), out, m.speech), "mouth and sound"),
+    "painted over": (lambda m, out: written(painted(m, 9), out, m.speech), "the mouth never moves"),
+    "painted shut": (
+        lambda m, out: written(painted(m, 0.1), out, m.speech), "the mouth never moves",
+    ),
     "black": (
         lambda m, out: written([np.zeros_like(f) for f in m.frames], out, m.speech),
         "the picture is black from 0.00 to 3.00 s",

@@ -29,9 +29,7 @@ RATE_OFF = 0.01  # of the frame rate: 24000/1001 is written for 23.976
 
 SOUND_BLOCK = 10 * SAMPLE_RATE  # samples that are compared at once: drift shows from block to block
 SOUND_REACH = SAMPLE_RATE // 2  # samples that the sound is looked for around its place
-SOUND_OFF = (
-    SAMPLES_PER_FRAME // 2
-)  # samples; a codec's delay is below 1 ms once its header is heard
+SOUND_OFF = SAMPLES_PER_FRAME // 2  # samples; codecs that say their delay are within one
 LEAST_LIKE = 0.5  # correlation of samples; AAC and Opus keep above 0.9, another voice below 0.1
 GONE = 0.3  # of the level: 21 dB of power less than it should be
 LEAST_HOLE = 5  # frames
@@ -49,6 +47,8 @@ CHANGED = 99.7  # percentile of the pixels of small pictures whose change counts
 REPEATED = 0.3  # of the change of the frames around: less is coding noise on the same frame
 MOST_REPEATED = 0.16  # share of such changes; 0.04 to 0.11 in speech, 0.22 or more in doubled clips
 MOVING = 2.0  # grey levels of change around a frame that is missing; itself it changes by none
+
+NEVER = "the mouth never moves, although something is said"
 
 Verdict = Literal["passed", "failed", "silent"]
 
@@ -93,6 +93,8 @@ def check_clip(
         faults.append(f"{seen.count} frames are there, {num_frames} were drawn")
     faults.append(seen.fault(said))
     faults = [fault for fault in faults if fault] or [sync_fault(measures, min_sync)]
+    if measures.sync is None and said.any() and measures.num_frames >= FPS and not any(faults):
+        faults = [NEVER]
     if any(faults):
         return Check("failed", "; ".join(faults), measures)
     if not said.any():
@@ -210,7 +212,7 @@ class Seen:
             return f"there is no face {span(first, last)}"
         spoken = np.stack(self.lips)[said[faces]]
         if len(spoken) > 1 and float(spoken.std(axis=0).mean()) < STILL:
-            return "the mouth never moves, although something is said"
+            return NEVER
         change = np.full(len(faces), np.inf)
         change[np.flatnonzero(faces)[1:]] = np.abs(np.diff(self.lips, axis=0)).mean(axis=(1, 2))
         first, last = longest_run(change < FROZEN)

@@ -26,7 +26,7 @@ def limited_size(width: int, height: int, longest: int = RELEASED_SIDE) -> tuple
     """Width and height with the longer at most `longest`."""
     if max(width, height) <= longest:
         return width, height
-    shorter = int(min(width, height) * (longest / max(width, height)))
+    shorter = max(1, int(min(width, height) * (longest / max(width, height))))
     return (longest, shorter) if width > height else (shorter, longest)
 
 
@@ -71,7 +71,8 @@ def portrait_crop(
     mean = points.mean(axis=0)
     along = (points - mean) @ axes.T
     low, high = along.min(axis=0), along.max(axis=0)
-    side = (high - low).max() * np.float32(scale)
+    # points on one spot make a crop of one pixel
+    side = max((high - low).max() * np.float32(scale), np.float32(1))
     middle = (low + high) / 2
     centre = mean + axes[0] * middle[0] + axes[1] * middle[1] + axes[1] * np.float32(vy) * side
 
@@ -116,8 +117,10 @@ def align(pupils: Points, unit: float, origin: tuple[float, float]) -> Points:
     """The (2, 3) similarity of a picture to an upright crop of `unit` pixels per IOD.
 
     The eyes become level; their middle comes `origin` IOD from the crop's left and top edges.
+    Pupils less than a pixel apart are taken for level ones of a pixel.
     """
     axis = pupils[1] - pupils[0]
+    axis = axis if axis @ axis >= 1 else np.array([1.0, 0.0])
     a, b = axis * unit / float(axis @ axis)
     turn = np.array([[a, b], [-b, a]])
     return np.column_stack((turn, np.array(origin) * unit - turn @ pupils.mean(axis=0)))
