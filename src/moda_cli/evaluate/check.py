@@ -30,7 +30,7 @@ RATE_OFF = 0.01  # of the frame rate: 24000/1001 is written for 23.976
 SOUND_BLOCK = 10 * SAMPLE_RATE  # samples that are compared at once: drift shows from block to block
 SOUND_REACH = SAMPLE_RATE // 2  # samples that the sound is looked for around its place
 SOUND_OFF = SAMPLES_PER_FRAME // 2  # samples; codecs that say their delay are within one
-LEAST_LIKE = 0.5  # correlation of samples; AAC and Opus keep above 0.9, another voice below 0.1
+LEAST_LIKE = 0.5  # correlation of samples with the speech that was given
 GONE = 0.3  # of the level: 21 dB of power less than it should be
 LEAST_HOLE = 5  # frames
 
