@@ -19,6 +19,7 @@ from moda_cli.choice import choose
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig
 from moda_cli.control import edit_motion
 from moda_cli.device import enough_memory, forbid_tf32, resolve_device, resolve_dtype
+from moda_cli.face.answer import MouthAnswer
 from moda_cli.face.extractors import EXTRACTORS, load_extractors
 from moda_cli.face.landmarks203 import load_landmarks
 from moda_cli.face.portrait import Portrait
@@ -106,9 +107,16 @@ class Animation:
     renderer: Renderer
 
     def frames(self, motion: Iterable[Tensor], fps: float) -> Iterator[Picture]:
-        """Yield a frame per 1 / fps seconds of motion at 25 fps."""
+        """Yield a frame per 1 / fps seconds of motion at 25 fps.
+
+        A mouth that stays shut in the first seconds although it is asked to open is warned of.
+        """
+        answer = MouthAnswer(self.portrait.face, self.neutral, fps)
         for piece in resample(motion, fps):
-            yield from self.renderer.render(piece)
+            for row, frame in zip(piece, self.renderer.render(piece), strict=True):
+                answer.see(row, frame)
+                yield frame
+        answer.judge()
 
 
 @dataclass(frozen=True, slots=True)
