@@ -79,7 +79,7 @@ def check_clip(
         heard = read_video_sound(path) if info.has_sound else None
         frames = seen.passing(read_video(path, fps))
         wave = speech if heard is None else heard
-        with one_thread(opencv=False):  # layers this small lose time to more, ten times so under load
+        with one_thread(opencv=False):  # layers this small only lose time to more
             measures = measure_video(frames, wave, watch=seen.watch)
     except InputError as error:
         return Check("failed", str(error), None)
