@@ -22,7 +22,7 @@ def test_what_a_clip_is_too_short_for_is_named(tmp_path: Path) -> None:
     clip = open_generated(tmp_path / "still.mp4", Protocol())
     metric, cache = all_metrics(Protocol())["face"], Cache(tmp_path / "cache")
     for _ in range(2):  # measured, then remembered
-        look = cache.keep("ab" * 32, lambda: look_at_face(clip, None))
+        look = cache.keep("ab" * 32, lambda: look_at_face(clip))
         values, reasons = metric.values(look), metric.reasons(look)
         assert values["followed"] == 1
         assert values["jitter"] == pytest.approx(0, abs=1e-3)

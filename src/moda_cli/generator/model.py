@@ -85,7 +85,10 @@ class MotionGenerator:
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "config.json").write_text(json.dumps(asdict(self.network.config), indent=2))
         self.stats.write(directory / "stats.json")
-        state = {name: tensor.half() for name, tensor in self.network.state_dict().items()}
+        state = {
+            name: tensor.half() if tensor.half().isfinite().all() else tensor  # beyond 65504
+            for name, tensor in self.network.state_dict().items()
+        }
         with atomic_write(directory / "model.safetensors") as path:
             save_file(state, path)
 
