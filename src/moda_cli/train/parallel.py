@@ -44,6 +44,9 @@ class Ranks:
         return values.cpu() / self.size
 
 
+_until_exit: list[Any] = []  # process groups
+
+
 @contextmanager
 def join_ranks(device: str, fsdp: bool) -> Iterator[Ranks]:
     """The process group of torchrun, or just this process without it. Raises UsageError."""
@@ -62,6 +65,9 @@ def join_ranks(device: str, fsdp: bool) -> Iterator[Ranks]:
     try:
         yield Ranks(distributed.get_rank(), distributed.get_world_size(), where)
     finally:
+        # The last reference would go with DDP's own, under Python's lock, for which Gloo's thread
+        # may be waiting while it is itself waited for: seen once, for ever.
+        _until_exit.append(distributed.group.WORLD)
         distributed.destroy_process_group()
 
 
