@@ -49,6 +49,7 @@ DIRECTION_TABLE: dict[str, dict[tuple[int, str], float]] = {
     "brow_frown": {(1, "x"): -0.001, (2, "x"): 0.001, (1, "y"): 0.0003, (2, "y"): -0.0003},
 }  # fmt: skip
 ARTICULATORS = tuple(DIRECTION_TABLE)
+JAW_OPENS = 0.0038  # gap between the lips by a unit of jaw, in distances between the pupils
 
 
 def _directions() -> Tensor:

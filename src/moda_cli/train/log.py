@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from moda_cli.errors import UsageError
+from moda_cli.files import whole_rows, write_rows
 
 
 def tensorboard_writer() -> Any:
@@ -25,9 +26,7 @@ class RunLog:
 
     def __init__(self, run: Path, step: int, board: Any = None) -> None:
         path = run / "log.jsonl"
-        lines = path.read_text().splitlines() if path.exists() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= step]
-        path.write_text("".join(line + "\n" for line in kept))
+        write_rows(path, (row for row in whole_rows(path) if row["step"] <= step))
         self._file = path.open("a")
         self._board = board(run / "tensorboard", purge_step=step + 1) if board else None
 

@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli.motion import ARTICULATORS
+from moda_cli.motion import ARTICULATORS, JAW_OPENS
 from moda_cli.render.rig.arrays import soft_clamp
 
 # What one unit of each articulator does to the face; lengths in IOD, lids in closures.
 UNITS = {
-    "jaw": 0.0038,  # gap between the lips; negative presses them together
+    "jaw": JAW_OPENS,  # gap between the lips; negative presses them together
     "spread": 0.0042,  # each corner of the mouth outward
     "round": 1 / 12,  # share of full rounding
     "smile": 0.09,  # corners up
