@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "float16", "bfloat16"])
     parser.add_argument("--frames", type=int, help="of the whole clip; 250, or 4 on a CPU")
     parser.add_argument("--batch", type=int, nargs="*", help="batch sizes of the engine")
-    parser.add_argument("--compile", nargs="*", metavar="MODE", help="modes of torch.compile")
+    parser.add_argument("--compile", action="store_true", help="the engine by torch.compile too")
     parser.add_argument("--cache", type=Path, help="folder of compiled code")
     parser.add_argument("--repeats", type=int)
     parser.add_argument(
@@ -78,7 +78,6 @@ def main() -> None:
         args.repeats or (10 if cuda else 1),
         time.process_time if args.cpu_time else time.perf_counter,
     )
-    modes = (["default"] if cuda else []) if args.compile is None else args.compile
     batches = args.batch or speed.default_batches(machine)
     print(f"{describe(device)}, {str(dtype)[6:]}, weights by rule, {speed.SIDE} x {speed.SIDE}")
 
@@ -87,7 +86,7 @@ def main() -> None:
     for row in rows:
         show(row)
     drawn = []
-    for row, networks, batch in speed.frames(machine, parts, modes, batches, args.cache):
+    for row, networks, batch in speed.frames(machine, parts, args.compile, batches, args.cache):
         show(row)
         rows.append(row)
         drawn.append((row, networks, batch))

@@ -31,11 +31,12 @@ from numpy.typing import NDArray
 
 from moda_cli import media
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.data.synthetic.behaviour import CLOSED_LID
+from moda_cli.control.blinks import CLOSED_LID
 from moda_cli.data.synthetic.corpus import TEST_VOICES
 from moda_cli.data.synthetic.visemes import LABIAL, OPEN, Phone, lips
 from moda_cli.face.landmarks import FaceLandmarks
-from moda_cli.face.portrait import find_face, frame_portrait
+from moda_cli.face.portrait import frame_portrait
+from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media import figures
 from moda_cli.motion import (
     ARTICULATORS,
@@ -123,7 +124,7 @@ class Bench:
         """The portrait as its videos show it, and its face."""
         config = ClipConfig(portrait, portrait, portrait, render=RenderConfig(size=SIZE))
         picture = media.read_image(portrait, config.background)
-        return frame_portrait(picture, find_face(picture, config), config.render)
+        return frame_portrait(picture, choose_face(find_faces(picture), "largest"), config.render)
 
     def before_encoding(self, portrait: Path, motion: Path) -> dict[str, int]:
         """Largest difference from the source: of neutral motion, and at the picture's border."""

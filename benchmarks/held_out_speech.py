@@ -14,10 +14,10 @@ from moda_cli.data.synthetic.corpus import TEST_VOICES, neutral_motion
 from moda_cli.data.synthetic.text import sentence
 from moda_cli.data.synthetic.visemes import Phone, lips, to_visemes
 from moda_cli.data.synthetic.voices import Request, Voice, synthesise
-from moda_cli.motion import EXPRESSION, POSE, encode
+from moda_cli.data.synthetic.world import VOICE_RMS
+from moda_cli.motion import EXPRESSION, POSE, encode, encode_gaze
 
 PAUSE_S = 0.25  # between sentences; a mouth shut by silence would flatter the closure rate
-SPEECH_LEVEL = 0.08  # root mean square, as in the training corpus
 SILENCE_S = 10
 HISS = 0.001  # of full scale: -60 dB
 BLINK_S = 62
@@ -51,7 +51,7 @@ def speak(voice: Voice, texts: Sequence[str]) -> Sound:
         pieces.append(wave)
         now += len(wave)
     joined = np.concatenate([*pieces, np.zeros(SAMPLE_RATE // 4, np.float32)])
-    joined = joined * (SPEECH_LEVEL / np.sqrt(np.mean(joined**2)))
+    joined = joined * (VOICE_RMS / np.sqrt(np.mean(joined**2)))
     return Sound(voice.name, np.clip(joined, -0.99, 0.99), phones)
 
 
@@ -78,8 +78,9 @@ def true_motion(sound: Sound) -> tuple[Tensor, Tensor]:
     num_frames = len(sound.wave) * FPS // SAMPLE_RATE
     mouth = lips(sound.phones, num_frames)
     rng = np.random.default_rng(0)
-    articulators, pose = perform(mouth, sound.wave, NO_EMOTION, 1.0, rng)
+    acted = perform(mouth, sound.phones, sound.wave, NO_EMOTION, 1.0, rng)
     motion = neutral_motion().repeat(num_frames, 1)
-    motion[:, EXPRESSION] += encode(torch.from_numpy(articulators))
-    motion[:, POSE] = torch.from_numpy(pose)
+    motion[:, EXPRESSION] += encode(torch.from_numpy(acted.articulators))
+    motion[:, EXPRESSION] += encode_gaze(torch.from_numpy(acted.gaze))
+    motion[:, POSE] = torch.from_numpy(acted.pose)
     return motion, neutral_motion()

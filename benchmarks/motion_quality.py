@@ -12,19 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
-from moda_cli.control import parse_emotion
+from moda_cli.control.timeline import parse_emotion
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.takes import causal_take, sample
+from moda_cli.media.waves import Wave
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
 
-Wave = NDArray[np.float32]
 Table = dict[str, dict[str, float]]  # row -> column -> value
 
 CLOSED_JAW = 2.0  # a labial is closed at this jaw opening or less
@@ -358,6 +357,14 @@ def show(title: str, table: Table) -> None:
         print(row.ljust(first), *cells, flush=True)
 
 
+def tell(report: dict[str, Table], out: Path | None) -> None:
+    """Print all tables, and write them as JSON where asked to."""
+    for title, table in report.items():
+        show(title, table)
+    if out:
+        out.write_text(json.dumps(report, indent=1))
+
+
 def main() -> None:
     """Measure the motion of a model."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -365,7 +372,7 @@ def main() -> None:
     parser.add_argument("--model", default="mini", help="model directory")
     parser.add_argument("--guidance", type=float, help="joint guidance; default the model's own")
     parser.add_argument("--audio-scale", type=float, help="guidance by the audio alone")
-    parser.add_argument("--steps", type=int, default=SamplerConfig().steps)
+    parser.add_argument("--steps", type=int, help="default the model's own")
     parser.add_argument("--seeds", type=int, default=3, help="averaged in the correlations")
     parser.add_argument("--clips", type=int, default=54, help="clips of the correlations")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="real recordings")
@@ -390,10 +397,7 @@ def main() -> None:
         if args.speech:
             report["real speech"] = real_speech(speaker, args.speech)
         report["bars"] = verdicts(report, figures)
-    for title, table in report.items():
-        show(title, table)
-    if args.out:
-        args.out.write_text(json.dumps(report, indent=1))
+    tell(report, args.out)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from copy import copy
 from dataclasses import dataclass, replace
 from math import log10
 from pathlib import Path
@@ -22,7 +23,7 @@ from by_rule import RELEASED, key_table, mmdit_by_rule, state_by_rule
 from liveportrait_by_rule import by_rule, retargeting_file
 from moda_cli import media
 from moda_cli.config import FPS, NO_EMOTION, SAMPLES_PER_FRAME, SamplerConfig
-from moda_cli.control import Timeline, parse_emotion
+from moda_cli.control.timeline import Timeline, parse_emotion
 from moda_cli.errors import ModaError
 from moda_cli.face.extractors import (
     AppearanceExtractor,
@@ -186,8 +187,8 @@ def before_the_frames(machine: Machine, parts: Parts) -> list[Row]:
             with torch.autocast(machine.device.type, dtype, enabled=dtype != torch.float32):
                 return mmdit(noise, noise[:, :1], timestep, conditions)
 
-        seconds = SamplerConfig().steps * machine.time(step)
-        note = f"10 steps {1000 * seconds:.0f} ms per {new} frames, {str(dtype)[6:]}"
+        seconds = shape.steps * machine.time(step)
+        note = f"{shape.steps} steps {1000 * seconds:.0f} ms per {new} frames, {str(dtype)[6:]}"
         rows.append(Row("motion", "both", seconds / new, "frame", note))
     return rows
 
@@ -202,26 +203,36 @@ def scene(machine: Machine, networks: Networks | Engine, batch: int) -> tuple[ob
         return networks.prepare(volume, kp.to(machine.device)), driving.to(machine.device)
 
 
+def launched(engine: Engine) -> Engine:
+    """The engine without its graphs: each of its kernels launched from Python."""
+    plain = copy(engine)
+    plain._draw = plain._exactly
+    return plain
+
+
 def psnr(pixels: Tensor, reference: Tensor) -> float:
     error = (pixels.double() - reference.double()).square().mean().item()
     return 10 * log10(255**2 / max(error, 1e-9))
 
 
 def frames(
-    machine: Machine, parts: Parts, modes: list[str], batches: list[int], cache: Path | None
+    machine: Machine, parts: Parts, compiled: bool, batches: list[int], cache: Path | None
 ) -> Iterator[tuple[Row, Networks | Engine, int]]:
-    """Drawing a frame: S, W, G and bytes; the plain path first. Equality against it in float32."""
+    """Drawing a frame: W, G and bytes; the plain path first. Equality against it in float32."""
     exact = replace(parts.networks, dtype=torch.float32)
     source, driving = scene(machine, exact, 1)
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+    with torch.inference_mode():
         reference = exact.pixels(source, driving)  # type: ignore[arg-type]
     plain = parts.networks
     paths: list[tuple[str, Networks | Engine, int]] = [("plain, batch 1", plain, 1)]
-    engine = Engine(plain)
-    paths += [(f"engine, batch {batch}", engine, batch) for batch in batches]
+    engines = {"engine": Engine(plain)}
+    if machine.cuda:
+        engines = {"engine, no graph": launched(engines["engine"])} | engines
+    if compiled:
+        engines["engine, compiled"] = Engine(plain, True, cache)
     paths += [
-        (f"engine, {mode}, batch {batch}", Engine(plain, mode, cache), batch)
-        for mode in modes
+        (f"{name}, batch {batch}", engine, batch)
+        for name, engine in engines.items()
         for batch in batches
     ]
     for name, networks, batch in paths:
@@ -243,7 +254,7 @@ def frames(
             f"{psnr(pixels, reference):.1f} dB, peak {machine.peak_memory() / 1e9:.1f} GB, "
             f"first {first:.1f} s"
         )
-        yield Row("draw (S, W, G)", name, seconds, "frame", note), networks, batch
+        yield Row("draw (W, G)", name, seconds, "frame", note), networks, batch
 
 
 def pasting(machine: Machine, parts: Parts, batch: int) -> list[Row]:
@@ -315,7 +326,7 @@ def costs(machine: Machine, parts: Parts) -> dict[str, dict[str, float]]:
     table = {}
     for name, networks in (("plain", parts.networks), ("engine", Engine(parts.networks))):
         source, driving = scene(machine, networks, 1)
-        found = cost(lambda n=networks, s=source, d=driving: n.pixels(s, d), 1)  # type: ignore[misc, arg-type]
+        found = cost(lambda n=networks, s=source, d=driving: n.picture(s, d), 1)  # type: ignore[misc, arg-type]
         table[name] = {"gflop": found.flops / 1e9, "gigabyte": found.traffic / 1e9}
     return table
 

@@ -21,7 +21,9 @@ from moda_cli.motion import (
     Recording,
     Stats,
     decode,
+    decode_gaze,
     encode,
+    encode_gaze,
     load_motion,
     pack,
     resample,
@@ -34,6 +36,16 @@ from moda_cli.motion import (
 def test_articulators_survive_the_motion_space(values: list[float]) -> None:
     articulators = torch.tensor(values)
     torch.testing.assert_close(decode(encode(articulators)), articulators, atol=1e-3, rtol=1e-4)
+
+
+@given(st.floats(-1, 1), st.floats(-1, 1))
+def test_a_sideways_gaze_survives_the_motion_space(right: float, down: float) -> None:
+    offsets = encode_gaze(torch.tensor([right, down]))
+    torch.testing.assert_close(decode_gaze(offsets), torch.tensor(right), atol=1e-6, rtol=0)
+    sideways = decode(encode_gaze(torch.tensor([right, 0.0])))
+    torch.testing.assert_close(sideways, torch.zeros(8))  # no articulator takes part
+    lids = decode(offsets)[4:6]
+    assert (lids * down >= -1e-4).all()  # they go down with the eyes
 
 
 def test_directions_are_well_conditioned_and_named() -> None:

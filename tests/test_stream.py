@@ -20,11 +20,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from by_rule import SMALL, mmdit_by_rule, state_by_rule
+from by_rule import SMALL, mmdit_by_rule
 from face_by_rule import save_landmarks
-from liveportrait_by_rule import by_rule, released_shapes
+from liveportrait_by_rule import by_rule, facing_state
 from media_files import decode_sound, ffmpeg, lag
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.control.timeline import parse_emotion
 from moda_cli.errors import InputError, UsageError
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
 from moda_cli.face.landmarks203 import LandmarkNetwork
@@ -33,7 +34,7 @@ from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.sampler import Velocity, Windows, sample_windows
 from moda_cli.generator.takes import live_take, released_take, sample
 from moda_cli.media import read_audio
-from moda_cli.media.provenance import NOTICE
+from moda_cli.media.provenance import NOTICE, read_record
 from moda_cli.media.sound import sound_blocks
 from moda_cli.media.waves import reader
 from moda_cli.motion import LIP_KEYPOINTS, Source, load_motion
@@ -175,7 +176,7 @@ def test_the_causal_form_is_the_released_one_but_for_its_lip_reference(
     encoder, stats, source: Source, wave
 ) -> None:  # fmt: skip
     model = MotionGenerator(mmdit_by_rule(SMALL, "motion_generator_small.json"), stats)
-    config, timeline = SamplerConfig(steps=2, guidance=1.2, seed=5), [(0.0, 4)]
+    config, timeline = SamplerConfig(steps=2, guidance=1.2, seed=5), parse_emotion("happy")
 
     def live(sound: np.ndarray) -> Tensor:
         features = LiveSpeech(encoder, reader(sound))
@@ -203,11 +204,7 @@ def test_the_official_model_streams_frames_of_any_length(tmp_path, encoder, stat
     save_landmarks(tmp_path / "landmark.onnx")
     save_portrait(tmp_path / "portrait.png")
     motion = MotionExtractor(**SIZES["motion_extractor"])
-    state = state_by_rule(released_shapes(motion))
-    for key in state:
-        if key.startswith(("detector.fc_pitch", "detector.fc_yaw", "detector.fc_roll")):
-            state[key] *= 0.1  # random logits are a head turned too far
-    load_strict(motion, liveportrait_state(state, MOTION), "by rule")
+    load_strict(motion, liveportrait_state(facing_state(motion), MOTION), "by rule")
     pipeline = Pipeline(
         MotionGenerator(mmdit_by_rule(SMALL, "motion_generator_small.json"), stats),
         "moda",
@@ -282,6 +279,20 @@ def test_as_many_frames_as_cover_the_sound(
     assert load_motion(saved).motion.shape == (76, 70)
 
 
+@pytest.mark.parametrize(("fps", "count"), [(30, 91), (60, 181)])
+def test_a_stream_of_any_rate_ends_with_its_sound(
+    mini: Pipeline, clip: ClipConfig, wave: np.ndarray, tmp_path: Path, fps: float, count: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of the 76 frames of motion that cover 3.005 s, the last is not drawn to its end."""
+    wave = wave[: round(3.005 * 16000)]
+    clip = replace(clip, render=replace(clip.render, fps=fps))
+    assert len(list(mini.stream(clip, blocks(wave, 5000)))) == count
+    path = tmp_path / "live.mp4"
+    path.write_bytes(stream_through(mini, clip, [pcm(wave)], monkeypatch))
+    assert len(shown(path)) == count
+
+
 # The stream itself
 
 
@@ -346,7 +357,10 @@ def test_a_stream_begins_before_its_sound_ends_and_is_whole(
     assert data.count(b"moof") > 4
     assert data.index(b"moov") < data.index(b"moof")
     report = ffmpeg("-v", "info", "-i", path, "-f", "null", "-").stderr.decode()
-    assert f"{NOTICE}; model mini; seed 42" in report
+    assert NOTICE in report
+    said = read_record(path)
+    assert (said["model"], said["seed"]) == ("mini", 42)
+    assert said["inputs"]["audio"] == {"name": "-", "sha256": None}
     frames = shown(path)
     assert len(frames) == 111
     error = (frames.astype(float) - pictures).reshape(111, -1)

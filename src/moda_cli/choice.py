@@ -12,7 +12,14 @@ from moda_cli.config import ModelConfig
 from moda_cli.face.extractors import EXTRACTORS
 from moda_cli.face.landmarks203 import LANDMARKS
 from moda_cli.files import sha256_of
-from moda_cli.generator.model import MODA, MODEL_FILES, moda_config, read_config
+from moda_cli.generator.model import (
+    MODA,
+    MODEL_FILES,
+    MotionGenerator,
+    load_moda,
+    moda_config,
+    read_config,
+)
 from moda_cli.render.liveportrait.renderer import RENDERER
 from moda_cli.speech.encoder import ENCODERS
 from moda_cli.weights import store
@@ -34,6 +41,12 @@ class Choice:
     def directory(self) -> Path:
         """Where a model lies that is not a downloaded component."""
         return BUNDLED if self.model == "mini" else Path(self.model)
+
+    def load(self, device: torch.device) -> MotionGenerator:
+        """Raises WeightsError for a model that is not there, damaged or of another shape."""
+        if self.model == "moda":
+            return load_moda(device)
+        return MotionGenerator.load(self.directory, device)
 
     @property
     def components(self) -> tuple[str, ...]:
@@ -78,8 +91,6 @@ def choose(model: str, renderer: str, device: torch.device) -> Choice:
         official = choose("moda", renderer, device) if device.type == "cuda" else None
         if official and not missing(official.components):
             return official
-        if official:
-            log.info("`moda download` fetches the official weights")
         model = "mini"
     config = moda_config() if model == "moda" else None
     config = config or read_config(BUNDLED if model == "mini" else Path(model))

@@ -2,9 +2,12 @@
 
 import os
 import re
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import torch
@@ -45,9 +48,40 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return dtype
 
 
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device computes in bfloat16; one without it takes eight times as long as for
+    float32, since torch emulates it.
+    """
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return False
+
+
 def forbid_tf32() -> None:
-    """Convolutions in float32 keep their 23 bits of mantissa on CUDA; torch lets them have 10."""
-    torch.backends.cudnn.allow_tf32 = False
+    """Float32 on CUDA keeps its 23 bits of mantissa; torch lets convolutions have 10."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+
+
+_TF32 = threading.RLock()
+
+
+@contextmanager
+def tf32(enabled: bool) -> Iterator[None]:
+    """Matrix products and convolutions of float32 on CUDA with 10 bits of mantissa, or all 23.
+
+    It decides what is launched, and what a graph captured here will launch. The switch belongs to
+    the process: another thread that wants it waits, and finds it as it was before.
+    """
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    with _TF32:
+        before = matmul.allow_tf32, cudnn.allow_tf32
+        matmul.allow_tf32 = cudnn.allow_tf32 = enabled
+        try:
+            yield
+        finally:
+            matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 def several_devices(device: str, gpus: str | None, each: int) -> list[str]:
@@ -80,17 +114,38 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 
+def wake(device: torch.device) -> None:
+    """Have a GPU's libraries loaded, which its first matrix product and convolution wait for."""
+    if device.type == "cuda":
+        x = torch.ones(1, 1, 8, 8, device=device)
+        torch.conv2d(x @ x, x)
+
+
 @contextmanager
-def enough_memory(device: torch.device) -> Iterator[None]:
-    """Out of memory as an error a user can act on. Raises DeviceError."""
+def usable(
+    device: torch.device,
+    less_memory: str = "close other programs on it, or use --device cpu",
+    uncompiled: str = "leave --compile out",
+) -> Iterator[None]:
+    """Out of memory, and what torch.compile cannot make, as errors a user can act on.
+
+    A process that is killed while it compiles may leave half a kernel, over which all later ones
+    stumble. The texts are hints. Raises DeviceError.
+    """
     try:
         yield
     except torch.OutOfMemoryError as error:
         reason = str(error).splitlines()[0]
-        raise DeviceError(
-            f"{device} is out of memory: {reason}",
-            hint="close other programs on it, or use --device cpu",
-        ) from error
+        raise DeviceError(f"{device} is out of memory: {reason}", hint=less_memory) from error
+    except RuntimeError as error:
+        compiler = sys.modules.get("torch._dynamo.exc")  # loaded where something is compiled
+        if compiler is None or not isinstance(error, compiler.BackendCompilerFailed):
+            raise
+        from torch._inductor.runtime.cache_dir_utils import cache_dir
+
+        reason = str(error.inner_exception).strip().splitlines()[0]
+        hint = f"{uncompiled}, or remove what a killed run may have half made: {cache_dir()}"
+        raise DeviceError(f"torch cannot compile the networks: {reason}", hint=hint) from error
 
 
 def usable_cores() -> int:
@@ -130,5 +185,23 @@ def one_thread(*, opencv: bool) -> Iterator[None]:
 
 
 def keep_compiled(folder: Path) -> None:
-    """Have torch.compile keep what it makes, so that only the first process waits for it."""
+    """Have torch.compile and Triton keep what they make: only the first process waits for it."""
+    os.environ.setdefault("TRITON_CACHE_DIR", str(folder / "triton"))
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+Item = TypeVar("Item")
+
+
+def on_stream(items: Iterator[Item], stream: torch.cuda.Stream) -> Iterator[Item]:
+    """The same items, which hold nothing on the GPU, each made on this stream.
+
+    What was launched elsewhere before the first is waited for.
+    """
+    stream.wait_stream(torch.cuda.current_stream(stream.device))
+    while True:
+        with torch.cuda.stream(stream):
+            item = next(items, None)
+        if item is None:
+            return
+        yield item

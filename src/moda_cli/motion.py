@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -14,7 +15,9 @@ from torch import Tensor
 
 from moda_cli import __version__
 from moda_cli.config import FPS
+from moda_cli.driving_template import read_template
 from moda_cli.errors import InputError
+from moda_cli.files import parse_json
 
 MOTION_DIM = 70
 EXPRESSION = slice(0, 63)  # offsets of 21 keypoints, index 3 * keypoint + axis
@@ -30,7 +33,10 @@ LIMITS = (
     ("translation", TRANSLATION, -10.0, 10.0),
     ("pose", POSE, -180.0, 180.0),
 )
-MOTION_HINT = "a motion file is written by `moda generate --save-motion`"
+MOTION_HINT = (
+    "a motion file is written by `moda generate --save-motion`; videos are known by their endings,"
+    " such as .mp4"
+)
 EPS = 1e-5  # added to every standard deviation, as the release does
 
 # Effect of one unit of each articulator on (keypoint, axis), from LivePortrait's public portrait
@@ -49,6 +55,7 @@ DIRECTION_TABLE: dict[str, dict[tuple[int, str], float]] = {
     "brow_frown": {(1, "x"): -0.001, (2, "x"): 0.001, (1, "y"): 0.0003, (2, "y"): -0.0003},
 }  # fmt: skip
 ARTICULATORS = tuple(DIRECTION_TABLE)
+GAZE_UNITS = 30.0  # of LivePortrait's portrait editor in the reach of an eye
 JAW_OPENS = 0.0038  # gap between the lips by a unit of jaw, in distances between the pupils
 
 
@@ -61,7 +68,7 @@ def _directions() -> Tensor:
 
 
 DIRECTIONS = _directions()  # (63, 8)
-DECODER = torch.linalg.pinv(DIRECTIONS)  # (8, 63)
+DECODER = torch.from_numpy(np.linalg.pinv(DIRECTIONS.numpy()))  # (8, 63); torch's wakes its threads
 
 
 def encode(articulators: Tensor) -> Tensor:
@@ -73,6 +80,41 @@ def decode(offsets: Tensor) -> Tensor:
     """Articulators (..., 8) of expression offsets from a neutral (..., 63); inverts `encode`."""
     articulators: Tensor = offsets @ DECODER.to(offsets).T
     return articulators
+
+
+def lips_asked(motion: Tensor, neutral: Tensor) -> Tensor:
+    """Gap between the lips (...) that motion (..., 70) off a neutral (70) asks for, in IOD.
+
+    IOD: distances between the pupils. Below 0 the lips are pressed together.
+    """
+    jaw = decode(motion[..., EXPRESSION] - neutral[EXPRESSION])[..., ARTICULATORS.index("jaw")]
+    return JAW_OPENS * jaw
+
+
+def encode_gaze(gaze: Tensor) -> Tensor:
+    """Expression offsets (..., 63) that turn the eyes to `gaze` (..., 2).
+
+    gaze: shares of what eyes can reach, to the picture's right and down, -1..1. The lids go half
+    way with it, as in LivePortrait's portrait editor, where GAZE_UNITS are the end of its slider.
+    """
+    right, down = (gaze * GAZE_UNITS).unbind(dim=-1)
+    offsets = gaze.new_zeros(*gaze.shape[:-1], 63)
+    near, far = 0.001, 0.0007  # the eye on the side looked to turns further
+    offsets[..., 3 * 11] = right * torch.where(right > 0, far, near)
+    offsets[..., 3 * 15] = right * torch.where(right > 0, near, far)
+    for eye, brow in ((11, 13), (15, 16)):
+        offsets[..., 3 * eye + 1] = 0.0005 * down
+        offsets[..., 3 * brow + 1] = 0.00015 * down
+    return offsets
+
+
+def decode_gaze(offsets: Tensor) -> Tensor:
+    """How far expression offsets from a neutral (..., 63) turn the eyes to the right (...).
+
+    Up and down cannot be told from the lids: keypoints 11 and 15 move alike for both.
+    """
+    sideways: Tensor = (offsets[..., 3 * 11] + offsets[..., 3 * 15]) / (0.0017 * GAZE_UNITS)
+    return sideways
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +173,7 @@ class Stats:
     @classmethod
     def read(cls, path: Path) -> "Stats":
         """Raises OSError, or ValueError, TypeError or KeyError for what is no such file."""
-        fields = json.loads(path.read_text())
+        fields = parse_json(path.read_text())
         stats = cls(**{name: torch.tensor(fields[name]) for name in cls.__dataclass_fields__})
         for name in cls.__dataclass_fields__:
             values, size = getattr(stats, name), 63 if name == "identity" else MOTION_DIM
@@ -149,26 +191,28 @@ class Stats:
 def resample(pieces: Iterable[Tensor], fps: float, source_fps: float = FPS) -> Iterator[Tensor]:
     """Consecutive motion (n, 70), linearly interpolated from its rate to `fps` as it comes.
 
-    Frame k shows the moment k / fps; T frames give ceil(T fps / source_fps).
+    Frame k shows the moment k / fps; T frames give ceil(T fps / source_fps). Rows
+    may be of any width.
     """
     if fps == source_fps:
         yield from pieces
         return
-    known, base, made = torch.empty(0, MOTION_DIM), 0, 0  # `known` begins at input frame `base`
+    known, base, made = torch.empty(0), 0, 0  # `known` begins at input frame `base`
     for piece in pieces:
         base += max(0, len(known) - 1)
-        known = torch.cat((known[-1:], piece))
+        known = torch.cat((known[-1:], piece)) if len(known) else piece
         count = math.floor((base + len(known) - 1) * fps / source_fps) + 1
-        yield _interpolate(known, torch.arange(made, count) * source_fps / fps - base)
+        yield interpolate(known, torch.arange(made, count) * source_fps / fps - base)
         made = count
     count = math.ceil((base + len(known)) * fps / source_fps)
-    yield _interpolate(known, torch.arange(made, count) * source_fps / fps - base)
+    yield interpolate(known, torch.arange(made, count) * source_fps / fps - base)
 
 
-def _interpolate(motion: Tensor, position: Tensor) -> Tensor:
+def interpolate(motion: Tensor, position: Tensor) -> Tensor:
+    """Rows of motion (T, n) at frame positions (m,) between them; the ends are held."""
     low = position.floor().long().clamp(0, len(motion) - 1)
     high = (low + 1).clamp(max=len(motion) - 1)
-    return torch.lerp(motion[low], motion[high], (position - low).clamp(0, 1)[:, None])
+    return torch.lerp(motion[low], motion[high], (position - low).clamp(0, 1).to(motion)[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,14 +222,17 @@ class Recording:
     motion: Tensor  # (T, 70) physical
     neutral: Tensor  # (70) the motion at which a face is the portrait's
     absolute: bool = False
+    gaze: Tensor | None = None  # (T, 2) where the eyes look beside that, as a renderer takes it
 
 
 def save_motion(path: Path, recording: Recording, metadata: dict[str, str]) -> None:
-    """Write a motion file: `motion` (T, 70) and `neutral` (70), with string metadata."""
+    """Write a motion file: `motion` (T, 70), `neutral` (70), any `gaze` (T, 2), and metadata."""
     tensors = {
         "motion": recording.motion.float().contiguous(),
-        "neutral": recording.neutral.float().contiguous(),
+        "neutral": recording.neutral.float().clone(),  # it may be a row of the motion,
     }
+    if recording.gaze is not None:
+        tensors["gaze"] = recording.gaze.float().contiguous()
     mode = "absolute" if recording.absolute else "relative"
     save_file(tensors, path, {"fps": str(FPS), "mode": mode, "version": __version__, **metadata})
 
@@ -193,23 +240,20 @@ def save_motion(path: Path, recording: Recording, metadata: dict[str, str]) -> N
 def load_motion(path: Path) -> Recording:
     """What a motion file holds, at 25 fps; without a neutral, that is its frame 0.
 
-    Motion of another rate, as the file's metadata says it, is resampled. Raises InputError for a
-    file that is not a motion file, that a later release wrote, or that no head could follow.
+    A `.pkl` is one of LivePortrait's driving templates. Motion of another rate, as the file says
+    it, is resampled. Raises InputError for a file that is not a motion file, that a later release
+    wrote, or that no head could follow.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            motion = file.get_tensor("motion").float()
-            neutral = (file.get_tensor("neutral") if "neutral" in names else motion[:1]).float()
-            said = file.metadata() or {}
-    except (OSError, SafetensorError, IndexError) as error:
-        raise InputError(f"cannot read motion from {path}: {error}", hint=MOTION_HINT) from None
+    recording, said = _read(path)
+    motion, neutral, gaze = recording.motion, recording.neutral, recording.gaze
     if motion.ndim != 2 or motion.shape[1] != MOTION_DIM or not len(motion):
         shape = tuple(motion.shape)
         raise InputError(f"{path} holds no (T, 70) motion: {shape}", hint=MOTION_HINT)
     if neutral.numel() != MOTION_DIM:
         shape = tuple(neutral.shape)
         raise InputError(f"{path} holds no (70) neutral: {shape}", hint=MOTION_HINT)
+    if gaze is not None and (gaze.shape != (len(motion), 2) or not (gaze.abs() <= 1).all()):
+        raise InputError(f"{path} holds no (T, 2) gaze within -1 to 1", hint=MOTION_HINT)
     neutral = neutral.flatten()
     if not (motion.isfinite().all() and neutral.isfinite().all()):
         raise InputError(f"{path} holds non-finite motion", hint=MOTION_HINT)
@@ -230,5 +274,25 @@ def load_motion(path: Path) -> Recording:
     if rate is None or not 1 <= float(rate[0]) <= 1000:
         reason = f"{path} names no rate from 1 to 1000 fps: {said['fps']}"
         raise InputError(reason, hint=MOTION_HINT)
-    motion = torch.cat(list(resample([motion], FPS, float(rate[0]))))
-    return Recording(motion, neutral, said.get("mode") == "absolute")
+
+    def at_fps(rows: Tensor) -> Tensor:
+        return torch.cat(list(resample([rows], FPS, float(rate[0]))))
+
+    looks = None if gaze is None else at_fps(gaze)
+    return Recording(at_fps(motion), neutral, said.get("mode") == "absolute", looks)
+
+
+def _read(path: Path) -> tuple[Recording, dict[str, str]]:
+    """A file's tensors as they are, and its metadata. Raises InputError for what is none."""
+    if path.suffix.lower() == ".pkl":
+        motion, rate = read_template(path)
+        return Recording(motion, motion[0]), {"fps": f"{rate:.6f}"}
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = set(file.keys())
+            motion = file.get_tensor("motion").float()
+            neutral = (file.get_tensor("neutral") if "neutral" in names else motion[:1]).float()
+            gaze = file.get_tensor("gaze").float() if "gaze" in names else None
+            return Recording(motion, neutral, gaze=gaze), file.metadata() or {}
+    except (OSError, SafetensorError, IndexError) as error:
+        raise InputError(f"cannot read motion from {path}: {error}", hint=MOTION_HINT) from None

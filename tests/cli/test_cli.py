@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -321,15 +322,28 @@ class Interrupting:
         signal.raise_signal(signal.SIGINT)
 
 
-def test_an_interrupt_in_a_finaliser_is_not_lost() -> None:
+@pytest.mark.parametrize("delay_s", [0.0, 0.1])
+def test_an_interrupt_in_a_finaliser_is_not_lost(
+    delay_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands = typer.Typer(cls=ErrorBoundary)
     commands.callback()(lambda: None)
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        """A busy machine: the main thread is long in the hook that hears of what was dropped."""
+        start(thread)
+        time.sleep(delay_s)
 
     @commands.command()
     def work() -> None:
-        Interrupting()
-        time.sleep(1)
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", start_slowly)
+            Interrupting()
+        time.sleep(30)
 
+    began = time.monotonic()
     result = CliRunner().invoke(commands, ["work"])
+    assert time.monotonic() - began < 20  # a main thread that waits is woken
     assert result.exit_code == 130
     assert result.stderr == "error: interrupted\n"

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eval_bench import install, tiny_weights, write_clip
+from moda_cli.config import SPLITS
 from moda_cli.data.splits import (
-    NAMES,
     Candidate,
     Entry,
     Split,
@@ -119,7 +119,7 @@ def test_a_manifest_is_a_list_again(tmp_path: Path) -> None:
 
 
 def test_splits_that_need_annotations_say_so() -> None:
-    for name in set(NAMES) - {"hdtf-50", "wild"}:
+    for name in set(SPLITS) - {"hdtf-50", "wild"}:
         with pytest.raises(UsageError) as caught:
             resolve_split(name, None)
         assert "--annotations" in caught.value.hint

@@ -1,6 +1,12 @@
 """The corpus the bundled model learns from: lips close, emotions differ, seeds decide."""
 
 import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +18,10 @@ from safetensors.torch import load_file
 
 from moda_cli.config import EMOTIONS, FPS, NO_EMOTION, SAMPLES_PER_FRAME
 from moda_cli.data.synthetic import voices
-from moda_cli.data.synthetic.behaviour import blinks, jaw_offset, perform
+from moda_cli.data.synthetic.behaviour import Performance, jaw_offset, perform
 from moda_cli.data.synthetic.corpus import (
     TEST_VOICES,
+    Made,
     make_corpus,
     neutral_motion,
     train_plans,
@@ -90,21 +97,23 @@ def test_viseme_classes(symbol: str, ipa: bool, expected: list[str]) -> None:
     assert [p.symbol for p in to_visemes([Phone(symbol, 0, 1)], ipa)] == expected
 
 
-def act(emotion: int, seed: int, num_frames: int = 200) -> tuple[np.ndarray, np.ndarray]:
+def act(emotion: int, seed: int, num_frames: int = 200) -> Performance:
     rng = np.random.default_rng(seed)
     sound = rng.standard_normal(num_frames * SAMPLES_PER_FRAME).astype(np.float32)
     sound *= np.repeat(rng.random(num_frames // 10) < 0.6, 10 * SAMPLES_PER_FRAME)
     spoken = [(str(rng.choice(sorted(VISEMES))), 0.08) for _ in range(80)]
-    mouth = lips(in_sequence(spoken), num_frames, jaw_offset(emotion, 1.0))
-    return perform(mouth, sound, emotion, float(rng.uniform(0.8, 1.1)), rng)
+    phones = in_sequence(spoken)
+    mouth = lips(phones, num_frames, jaw_offset(emotion, 1.0))
+    return perform(mouth, phones, sound, emotion, float(rng.uniform(0.8, 1.1)), rng)
 
 
 @pytest.mark.parametrize("emotion", range(len(EMOTIONS)))
 def test_every_clip_starts_at_rest(emotion: int) -> None:
-    articulators, pose = act(emotion, seed=1)
+    articulators, gaze, pose = act(emotion, seed=1)
     assert not articulators[0].any()
+    assert not gaze[0].any()
     assert not pose[0].any()
-    assert np.abs(np.diff(pose[:15], axis=0)).max() < 1.5  # degrees a frame
+    assert np.abs(np.diff(pose, axis=0)).max() < 1.5  # degrees a frame
     others = [i for i, name in enumerate(ARTICULATORS) if not name.startswith(("jaw", "lid"))]
     assert np.abs(np.diff(articulators[:15, others], axis=0)).max() < 4
 
@@ -124,13 +133,6 @@ def test_emotions_are_told_apart_by_the_mean_face() -> None:
         for seed in unseen
     ]
     assert np.mean(right) > 0.95
-
-
-def test_blinks_come_about_seventeen_times_a_minute() -> None:
-    closure = blinks(FPS * 60 * 30, np.random.default_rng(0))
-    shut = closure == 1
-    rate = np.count_nonzero(shut[1:] & ~shut[:-1]) / 30
-    assert 14 < rate < 20
 
 
 def test_neutral_is_a_closed_mouth_and_open_eyes() -> None:
@@ -203,12 +205,19 @@ def test_phones_lie_under_the_sound(voice: Voice) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("many_threads")
 def test_a_corpus_is_whole_and_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    counts: list[tuple[int, int]] = []
     for workers in (1, 2):
-        make_corpus(tmp_path / str(workers), hours=0.06, seed=3, workers=workers)
+        made = make_corpus(
+            tmp_path / str(workers), hours=0.06, seed=3, workers=workers,
+            on_clip=lambda *count: counts.append(count),
+        )  # fmt: skip
     one, two = tmp_path / "1", tmp_path / "2"
     assert (one / "index.jsonl").read_text() == (two / "index.jsonl").read_text()
     rows = [json.loads(line) for line in (one / "index.jsonl").read_text().splitlines()]
     assert {row["split"] for row in rows} == {"train", "test"}
+    assert made == Made(len(rows), sum(row["frames"] for row in rows) / FPS / 3600)
+    assert counts[-1] == (len(rows), len(rows))
+    assert len(set(counts)) > 1  # it was told while they were made
     neutral = neutral_motion()
     for row in rows:
         clip = load_file(one / f"{row['clip']}.safetensors")
@@ -224,3 +233,33 @@ def test_a_corpus_is_whole_and_the_same_for_any_number_of_workers(tmp_path: Path
         for start, end in row["labial"]:
             if end - start >= 1 / FPS:
                 assert jaw[round(start * FPS) : round(end * FPS)].min() < -3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="signals a process group")
+def test_an_interrupted_corpus_goes_on(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "moda_cli", "extract", "--synthetic", "0.06", "-o"]
+    one, other = tmp_path / "one", tmp_path / "other"
+    whole = subprocess.run([*command, str(one)], capture_output=True, text=True, check=True)
+    assert re.search(r"^\d+ clips, 0\.\d\d h of speech and motion$", whole.stderr, re.MULTILINE)
+    process = subprocess.Popen(
+        [*command, str(other)], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    while not (made := list(other.glob(".chunks/*.jsonl"))):
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "kept; the same command goes on" in said
+    assert "Traceback" not in said
+    assert not (other / "index.jsonl").exists()
+    row = json.loads(made[0].read_text().splitlines()[0])
+    clip = other / f"{row['clip']}.safetensors"
+    before = clip.stat().st_mtime_ns
+    subprocess.run([*command, str(other)], check=True, capture_output=True)
+    assert clip.stat().st_mtime_ns == before
+    assert (other / "index.jsonl").read_text() == (one / "index.jsonl").read_text()
+    for path in one.glob("*.safetensors"):
+        assert path.read_bytes() == (other / path.name).read_bytes()
+    assert not (other / ".chunks").exists()

@@ -15,8 +15,11 @@ from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError
 from moda_cli.evaluate import catalogue
 from moda_cli.evaluate.cache import Cache
+from moda_cli.evaluate.prepared import WHOLE, open_reference
+from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.results import few_frames
 from moda_cli.media import read_audio, read_video, write_video
+from moda_cli.media.provenance import read_record
 from moda_cli.pipeline import Pipeline
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
@@ -53,6 +56,14 @@ def results(done: Result) -> dict[str, Any]:
     data: dict[str, Any] = json.loads(done.stdout)
     assert violations(data, SCHEMA, SCHEMA) == []
     return data
+
+
+def test_a_real_clip_that_is_encoded_again_is_not_said_to_be_generated(tmp_path: Path) -> None:
+    write_clip(tmp_path / "real.mp4", frames=6)
+    cache = Cache(tmp_path / "cache")
+    clip = open_reference(tmp_path / "real.mp4", WHOLE, Protocol(), cache)
+    assert clip.path.is_relative_to(cache.folder)
+    assert read_record(clip.path) == {}
 
 
 def test_two_folders_are_matched_by_name(bench: Path) -> None:
@@ -129,6 +140,22 @@ def test_what_cannot_be_measured_is_named_and_nothing_else_is_lost(bench: Path) 
     assert "left out: fast (generated): the clip runs at 30 fps" in done.stderr
     resampled = results(run(made, "--reference", real, "--resample", "--json"))
     assert "fast" in {clip["id"] for clip in resampled["clips"]}
+
+
+def test_one_clip_is_measured_alone_or_against_one_real_clip(bench: Path) -> None:
+    write_clip(bench / "made.mp4", frames=34, seed=0)
+    write_clip(bench / "other" / "real.mp4", frames=34, seed=1)
+    done = run(bench / "made.mp4", "--reference", bench / "other" / "real.mp4", "--json")
+    data = results(done)
+    assert [clip["id"] for clip in data["clips"]] == ["made"]
+    assert data["clips"][0]["reference"].endswith("real.mp4")
+    assert "f_sim" in data["summary"]["generated"]
+    assert (bench / "made-eval" / "report.html").is_file()
+    (bench / "notes.txt").write_text("no video")
+    for wrong, hint in (("made.mp5", "did you mean made.mp4?"), ("notes.txt", "videos end in")):
+        refused = run(bench / wrong)
+        assert refused.exit_code == 3
+        assert hint in refused.stderr
 
 
 def test_what_readers_should_know_is_said(bench: Path) -> None:
@@ -241,7 +268,7 @@ def test_a_batch_is_measured_by_its_report(bench: Path) -> None:
         (["made", "--split", "celebvhq-50", "--reference", "real"], 2, "celebvhq_info.json"),
         (["made", "--generate", "--reference", "real"], 2, "--split"),
         (["made", "--fvd-cut", "last-16"], 2, "last-16"),
-        (["nowhere"], 3, "there is no folder"),
+        (["nowhere"], 3, "there is no video or folder"),
         (["empty"], 3, "holds no videos"),
         (["made", "--reference", "other"], 3, "namesake"),
         (["mixed", "--reference", "real"], 3, "not a.mp4 a video|no clip can be measured"),

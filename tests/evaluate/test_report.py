@@ -32,7 +32,7 @@ def results(folder: Path, clips: int = 2) -> dict[str, Any]:
         rows.append(
             {
                 "id": f"c&{k}", "generated": str(generated), "reference": str(real),
-                "reference_prepared": str(real), "portrait": None, "frames": 60,
+                "reference_prepared": None, "portrait": None, "frames": 60, "first_frame": 50 * k,
                 "values": {"generated": values, "reference": {"f_sim": 0.9}},
                 "over_time": {"f_sim": [0.7, None, 0.6]}, "left_out": [],
             }
@@ -86,7 +86,9 @@ def test_the_page_is_whole_and_fetches_nothing(tmp_path: Path) -> None:
     page = report.html(data, tmp_path)
     checked = Checker(page)
     assert not re.search(r"https?://", page)
-    embedded, linked = checked.sources[0], checked.sources[1]
+    players = [source for source in checked.sources if not source.startswith("#")]
+    embedded, linked = players[0], players[1]
+    assert players[3] == "cache/r%201.mp4#t=2"  # where the window of the real clip begins
     assert base64.b64decode(embedded.removeprefix("data:video/mp4;base64,")) == b"0" * 100
     assert linked == "cache/r%200.mp4"  # too large to embed
     assert checked.counts["video"] == 4
@@ -103,9 +105,45 @@ def test_a_page_with_many_clips_stays_small(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(report, "EMBED_ALL", 250)
-    sources = Checker(report.html(results(tmp_path, clips=4), tmp_path)).sources
+    checked = Checker(report.html(results(tmp_path, clips=4), tmp_path))
+    sources = [source for source in checked.sources if not source.startswith("#")]
     assert [s.startswith("data:") for s in sources[::2]] == [True, True, False, False]
     assert sources[4] == "c%262.mp4"
+
+
+def test_the_worst_clips_are_played_first_whole_and_with_their_sound(tmp_path: Path) -> None:
+    data = results(tmp_path, clips=3)
+    for clip, f_sim in zip(data["clips"], (0.5, 0.2, 0.9), strict=True):
+        clip["values"]["generated"]["f_sim"] = f_sim
+    del data["clips"][2]["values"]["generated"]["f_sim"]
+    page = report.html(data, tmp_path)
+    assert re.findall(r'<article id="(clip-\d)"', page) == ["clip-1", "clip-0", "clip-2"]
+    assert page.index("<article") < page.index("<h2>Results</h2>")
+    assert '<option value="f_sim" data-better="high">F-SIM</option>' in page
+    assert not re.search(r"<video[^>]*muted|object-fit|aspect-ratio", page)
+    rows = page[page.index('class="sortable"') :]
+    assert re.findall(r'<th><a href="#(clip-\d)">', rows) == ["clip-1", "clip-0", "clip-2"]
+
+
+def test_a_dot_leads_to_its_clip(tmp_path: Path) -> None:
+    page = report.html(results(tmp_path), tmp_path)
+    dots = re.findall(r'<a href="#([\w-]+)"><circle class="dot ours"[^>]*><title>([^<]*)', page)
+    assert ("clip-1", "c&amp;1: 0.7") in dots
+    for place, _ in dots:
+        assert page.count(f'id="{place}"') == 1
+
+
+def test_equal_reasons_stand_in_one_line(tmp_path: Path) -> None:
+    data = results(tmp_path)
+    rows = [{**data["left_out"][0], "id": name} for name in "xyz"]
+    other = {**rows[0], "id": "w", "reason": "too short"}
+    data["left_out"] = [rows[0], other, *rows[1:]]
+    data["metrics"]["fvd"] = data["metrics"]["sync"]
+    page = report.html(data, tmp_path)
+    shown = page[page.index("<h2>Left out</h2>") :].split("</table>")[0]
+    assert shown.count("<tr>") == 3  # of the head, and of two reasons
+    assert "x, y, z" in shown
+    assert "<b>sync, fvd</b>: weights missing" in page
 
 
 def test_latex_escapes_and_sets_off_what_was_measured(tmp_path: Path) -> None:
@@ -190,7 +228,8 @@ def test_ticks_enclose_the_values_and_are_few(low: float, span: float) -> None:
 
 
 def test_equal_values_can_be_drawn() -> None:
-    drawn = charts.strips([("a", [1.0, 1.0], 1.0, (1.0, 1.0))], "ones")
+    dots = [charts.Dot(1.0, name, name) for name in "ab"]
+    drawn = charts.strips([("a", dots, 1.0, (1.0, 1.0))], "ones")
     assert "nan" not in drawn
     assert drawn.count('class="dot') == 2
     assert "nan" not in charts.lines([[(0.5, 0.0)]], [(0.5, 0.0)], "seconds", "zero")

@@ -1,7 +1,9 @@
 """Clips made for an evaluation: how they are timed, and when they must be made again."""
 
 import shutil
+from collections.abc import Callable, Generator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,12 +11,14 @@ import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-from moda_cli.choice import BUNDLED
+from moda_cli.choice import BUNDLED, choose
 from moda_cli.config import ClipConfig
 from moda_cli.errors import UsageError
 from moda_cli.evaluate import timing
 from moda_cli.evaluate.inputs import Timing
-from moda_cli.evaluate.timing import Material, described, generate_all, timed_generate
+from moda_cli.evaluate.timing import ClipTimer, Material, described, generate_all, timed_generate
+from moda_cli.jobs.processes import Event
+from moda_cli.jobs.workforce import Workforce
 from moda_cli.media import read_audio
 from moda_cli.pipeline import OnFrame, Pipeline, Result
 
@@ -28,6 +32,11 @@ def speech(tmp_path: Path) -> Path:
     path = tmp_path / "speech.wav"
     soundfile.write(path, read_audio(EXAMPLES / "speech.wav")[16_000:19_200], 16_000)
     return path
+
+
+def by(model: str) -> Callable[..., Generator[Event]]:
+    timer = ClipTimer(model, "rig", "auto")
+    return partial(Workforce(["cpu"], threads=0).execute, prepare=timer)
 
 
 def test_the_first_run_warms_up_and_the_median_of_three_counts(
@@ -56,9 +65,9 @@ def test_a_retrained_model_makes_its_clips_again(
     shutil.copytree(BUNDLED, run)
 
     def make() -> tuple[dict[str, Timing], bytes]:
-        pipeline = Pipeline.load(str(run), "cpu")
+        choice = choose(str(run), "rig", CPU)
         jobs = [Material("a", PORTRAIT, speech)]
-        timings, failed = generate_all(jobs, made, pipeline, CPU, 0, described(pipeline, 0))
+        timings, failed = generate_all(jobs, made, by(str(run)), 0, described(choice, 0))
         assert failed == []
         return timings, (made / "a.mp4").read_bytes()
 
@@ -75,11 +84,11 @@ def test_clips_from_elsewhere_are_not_replaced(
     tmp_path: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(timing, "REPEATS", 1)
-    pipeline, clip = Pipeline.load("mini", "cpu"), tmp_path / "b.mp4"
+    execute, clip = by("mini"), tmp_path / "b.mp4"
     jobs = [Material("a", PORTRAIT, speech), Material("b", PORTRAIT, speech)]
     clip.write_bytes(b"another method's")
     with pytest.raises(UsageError, match=r"b\.mp4 is there"):
-        generate_all(jobs, tmp_path, pipeline, CPU, 0, {})
+        generate_all(jobs, tmp_path, execute, 0, {})
     assert clip.read_bytes() == b"another method's"
     assert not (tmp_path / "a.mp4").exists()
     clip.unlink()
@@ -91,5 +100,5 @@ def test_clips_from_elsewhere_are_not_replaced(
     with monkeypatch.context() as patched:
         patched.setattr(timing, "timed_generate", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})
-    assert "b" in generate_all(jobs[1:], tmp_path, pipeline, CPU, 0, {})[0]
+            generate_all(jobs[1:], tmp_path, execute, 0, {})
+    assert "b" in generate_all(jobs[1:], tmp_path, execute, 0, {})[0]

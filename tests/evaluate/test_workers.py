@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 from typer.testing import CliRunner, Result
 
 from eval_bench import install, tiny_weights, write_clip
 from moda_cli.cli import app
 from moda_cli.evaluate import catalogue, session
 from moda_cli.jobs import processes
+from moda_cli.media import read_audio, read_image, write_image
+from moda_cli.pipeline import Pipeline
 
+EXAMPLES = Path(__file__).parents[2] / "examples"
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")
 
 
@@ -54,6 +58,10 @@ def forbid_looks_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalogue, "load_fsim", load)
 
 
+def forbidden(*_: object, **__: object) -> None:
+    raise AssertionError("the driver makes a clip itself")
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("many_threads")
 def test_any_number_of_workers_gives_the_same_results(
@@ -84,9 +92,24 @@ def test_a_cluster_gives_the_same_results(bench: Path, monkeypatch: pytest.Monke
 
     _, one = run("one", "--metrics", "fsim")
     forbid_looks_here(monkeypatch)
+    for name in ("first", "second"):
+        case = bench / "cases" / name
+        case.mkdir(parents=True)
+        write_image(case / "image.png", read_image(EXAMPLES / "portrait.png")[::2, ::2])
+        speech = read_audio(EXAMPLES / "speech.wav")[16_000:17_600]
+        soundfile.write(case / "audio.wav", speech, 16_000)
+    command = ["eval", "said", "--reference", "cases", "--split", "wild", "--generate", "--json"]
+    command += ["--model", "mini", "--metrics", "face", "--device", "cpu", "--ray"]
     with two_nodes() as (cluster, _):
         _, ray = run("ray", "--metrics", "fsim", "--ray", cluster.address)
+        monkeypatch.setattr(Pipeline, "load", forbidden)
+        done = CliRunner().invoke(app, [*command, cluster.address])
     assert ray == one
+    made = json.loads(done.stdout)
+    assert {clip["id"] for clip in made["clips"]} == {"first", "second"}
+    assert made["summary"]["generated"]["rtf"]["value"] > 0
+    assert any("timed on a Ray cluster" in note for note in made["notes"])
+    assert {path.name for path in Path("said").glob("*.mp4")} == {"first.mp4", "second.mp4"}
 
 
 def test_a_clip_that_crashes_is_left_out_and_the_others_are_measured(

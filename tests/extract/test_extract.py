@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -34,6 +34,7 @@ from media_files import make
 from moda_cli.cli import app
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.data.annotations import Box, Cut, find_cuts
+from moda_cli.device import one_thread
 from moda_cli.errors import UsageError, WeightsError
 from moda_cli.extract import extraction
 from moda_cli.extract.emotion_classifier import EmotionClassifier
@@ -43,17 +44,18 @@ from moda_cli.extract.stretches import (
     Stretch,
     face_box,
     has_speech,
-    smooth_crops,
     stretches,
     unusable,
     views,
 )
-from moda_cli.face.crops import crop_image, halve
+from moda_cli.face.crops import crop_image, halve, smooth_crops
 from moda_cli.face.extractors import MotionExtractor, read_heads
 from moda_cli.face.landmarks203 import LandmarkNetwork
+from moda_cli.face.mesh_motion import MEASURES
 from moda_cli.files import Row
 from moda_cli.jobs.processes import Event, OnProgress, Work
 from moda_cli.media import read_audio, read_video
+from moda_cli.owner import LOCK, owned
 from moda_cli.speech.logmel import log_mel
 
 LEFT, RIGHT, MIDDLE = (150.0, 180.0), (480.0, 180.0), (320.0, 180.0)
@@ -133,6 +135,14 @@ def test_the_usable_clips_and_why_the_rest_is_left_out(bench: Bench) -> None:
     ]
 
 
+@pytest.fixture
+def on_one_thread() -> Iterator[None]:
+    """As features are computed: sums of floats depend on the threads."""
+    with one_thread(opencv=True):
+        yield
+
+
+@pytest.mark.usefixtures("on_one_thread")
 def test_features_are_those_of_the_networks_alone(
     bench: Bench, files: dict[str, Path], one: Path
 ) -> None:
@@ -210,6 +220,15 @@ def test_a_second_run_does_nothing_and_another_kind_is_refused(bench: Bench, one
     assert bench.rows() == []
 
 
+def test_a_folder_of_features_has_one_writer(bench: Bench, one: Path) -> None:
+    with owned(bench.out):
+        done = bench.run(str(one), "--audio", "logmel")
+    assert done.exit_code == 2
+    assert f"{bench.out} is being written by process {os.getpid()}" in done.stderr
+    assert bench.run(str(one), "--audio", "logmel").exit_code == 0
+
+
+@pytest.mark.usefixtures("on_one_thread")
 def test_a_listed_clip_is_cut_out_of_the_whole_video(bench: Bench, files: dict[str, Path]) -> None:
     """Its picture and its sound begin at the listed second."""
     folder = bench.out.parent / "v"
@@ -278,8 +297,8 @@ def test_verify_names_every_bad_file(bench: Bench) -> None:
     assert done.exit_code == 1
     faults = json.loads(done.stdout)["faults"]
     assert set(faults) == {f"{n}.safetensors" for n in ("changed", "short", "nan", "gone", "stray")}
-    assert "motion is (79, 70)" in faults["short.safetensors"]
-    assert faults["nan.safetensors"] == "motion is not finite"
+    assert faults["short.safetensors"] == "it has 79 frames, and the index says 80"
+    assert faults["nan.safetensors"] == "motion is not finite at frame 3"
 
 
 def test_without_weights_it_says_which_command_fetches_them(
@@ -343,11 +362,15 @@ def test_what_is_speech() -> None:
     assert not has_speech((0.2 * np.sin(2 * np.pi * 120 * seconds)).astype(np.float32))
 
 
-@pytest.mark.parametrize(
-    ("frames", "reason"), [(74, "shorter than 3 s"), (75, ""), (1500, ""), (1501, "longer than 60")]
-)
+def looked(openness: np.ndarray) -> Stretch:
+    """Usable frames with a mouth that is open so far."""
+    count = len(openness)
+    return Stretch(0, count, "", np.zeros((count, 3)), openness, np.zeros((count, len(MEASURES))))
+
+
+@pytest.mark.parametrize(("frames", "reason"), [(74, "shorter than 3 s"), (75, ""), (1500, "")])
 def test_lengths(frames: int, reason: str) -> None:
-    stretch = Stretch(0, frames, "", np.zeros((frames, 3)), np.zeros(frames))
+    stretch = looked(np.zeros(frames))
     wave = speech(frames / 25)
     assert reason in unusable(stretch, wave)
     assert (reason == "") == (unusable(stretch, wave) == "")
@@ -362,21 +385,20 @@ def test_mouth_and_loudness_decide_on_sync_where_they_agree() -> None:
     cut = Footage(Cut("a", Path("a"), "a", "a"))
     for late in (-5, -4, 0, 1, 4, 5):
         openness = np.roll(mouth, late)
-        stretch = Stretch(0, len(mouth), "", np.zeros((len(mouth), 3)), openness)
+        stretch = looked(openness)
         reason, sync = judge_sync(stretch, wave, cut, None)
         assert sync["by"] == "mouth"
         assert abs(sync["late"] - late) <= 1
         which = "mouth" if late > 0 else "sound"
         assert (reason == "") if abs(late) < 2 else (f"the {which} is" in reason)
     noise = np.random.default_rng(0).standard_normal(len(mouth))
-    reason, sync = judge_sync(
-        Stretch(0, len(mouth), "", np.zeros((len(mouth), 3)), noise), wave, cut, None
-    )
+    reason, sync = judge_sync(looked(noise), wave, cut, None)
     assert (reason, sync["by"]) == ("", "unknown")
 
 
 def features(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    files = (path for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+    return {path.name: path.read_bytes() for path in files}
 
 
 @pytest.fixture
@@ -479,7 +501,7 @@ def test_a_full_disk_is_no_fault_of_the_clip(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_others_than_those_of_the_run(bench: Bench) -> None:
-    options = extraction.resolve_options("logmel")
+    options = extraction.resolve_options("logmel", "liveportrait")
     extractor = Extractor(bench.out, {**options, "networks": {"motion_extractor": "0" * 16}})
     with pytest.raises(WeightsError, match="other weights"):
         extractor("cpu", 1)

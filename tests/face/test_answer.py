@@ -41,7 +41,7 @@ def test_a_mouth_that_opens_is_not_spoken_of(portrait_and_frames, caplog) -> Non
 def test_a_mouth_that_stays_shut_is_warned_of_once(portrait_and_frames, caplog) -> None:
     portrait, frames, motion = portrait_and_frames
     answer = MouthAnswer(portrait.face, NEUTRAL, 25)
-    caplog.set_level(logging.WARNING)
+    caplog.set_level(logging.WARNING, logger="moda_cli")
     for k in range(100):
         answer.see(motion[k % 3], frames[0])
     answer.judge()

@@ -1,11 +1,16 @@
 """A crop shows what its picture holds, and beyond that nothing with streaks."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
 
-from moda_cli.face.framing import extended, frame_face
-from moda_cli.media.pictures import Picture
+from moda_cli.config import ASPECTS
+from moda_cli.face.candidates import find_candidates
+from moda_cli.face.framing import extended, frame_face, frame_shape
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.media.pictures import Picture, read_image
 
 
 def noise(height: int, width: int) -> Picture:
@@ -64,3 +69,60 @@ def test_a_crop_larger_than_its_picture_holds_all_of_it() -> None:
     np.testing.assert_array_equal(
         cropped[shift[1] : shift[1] + 200, shift[0] : shift[0] + 200], picture
     )
+
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "portrait.png"
+
+
+def found(picture: Picture) -> FaceLandmarks:
+    (candidate,) = find_candidates(picture)
+    return FaceLandmarks(candidate.mesh.points)
+
+
+@pytest.mark.parametrize("aspect", ASPECTS)
+@pytest.mark.parametrize("side", ["left", "right", "middle"])
+def test_a_shape_inside_a_wide_picture_shows_only_the_picture(aspect: str, side: str) -> None:
+    drawn = read_image(EXAMPLE)
+    pad = {"left": (0, 900), "right": (900, 0), "middle": (450, 450)}[side]
+    picture = np.asarray(cv2.copyMakeBorder(drawn, 300, 100, *pad, cv2.BORDER_REPLICATE), np.uint8)
+    face = found(picture)
+    framed, shift = frame_shape(picture, face, ASPECTS[aspect])
+    height, width = framed.shape[:2]
+    wide, high = ASPECTS[aspect]
+    assert width / height == pytest.approx(wide / high, rel=0.01)
+    x, y = -shift[:, 2].astype(int)
+    np.testing.assert_array_equal(framed, picture[y : y + height, x : x + width])
+    low, top = face.moved(shift).mesh[:, :2].min(axis=0)
+    right, bottom = face.moved(shift).mesh[:, :2].max(axis=0)
+    assert min(low, top, width - right, height - bottom) > 0.2 * (right - low)
+
+
+@pytest.mark.parametrize("aspect", ["9:16", "16:9"])
+def test_a_head_that_fills_its_picture_is_kept_and_what_is_added_is_no_second_one(
+    aspect: str,
+) -> None:
+    picture = read_image(EXAMPLE)
+    face = found(picture)
+    framed, shift = frame_shape(picture, face, ASPECTS[aspect])
+    height, width = framed.shape[:2]
+    wide, high = ASPECTS[aspect]
+    assert width / height == pytest.approx(wide / high, rel=0.01)
+    x, y = shift[:, 2].astype(int)
+    kept = framed[max(y, 0) : y + 512, max(x, 0) : x + 512]
+    np.testing.assert_array_equal(
+        kept, picture[max(-y, 0) :, max(-x, 0) :][: len(kept), : kept.shape[1]]
+    )
+    assert len(find_candidates(framed)) == 1
+    made_up = framed[: y - 30] if aspect == "9:16" else framed[:300, : x - 30]
+    assert made_up.size
+    assert made_up.min() > 110  # light as the background, without the dark hair mirrored
+    assert np.abs(np.diff(framed.astype(int), axis=0 if y > 0 else 1))[:20].max() < 60
+
+
+def test_what_is_added_to_a_cut_out_is_nothing() -> None:
+    drawn = read_image(EXAMPLE)
+    picture = np.dstack((drawn, np.full(drawn.shape[:2], 255, np.uint8)))
+    framed, shift = frame_shape(picture, found(drawn), ASPECTS["16:9"])
+    x = int(shift[0, 2])
+    assert (framed[:, :x, 3] == 0).all()
+    assert (framed[:, x : x + 512, 3] == 255).all()

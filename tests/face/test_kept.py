@@ -8,18 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from by_rule import state_by_rule
 from face_by_rule import save_landmarks
-from liveportrait_by_rule import by_rule, released_shapes
+from liveportrait_by_rule import by_rule, facing_state
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.face import kept as portrait_cache
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
+from moda_cli.face.kept import candidates_once
 from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.face.portrait import Portrait, read_portrait
+from moda_cli.media.pictures import read_image
 from moda_cli.studio import RigStudio
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
 from moda_cli.weights.state import load_strict
 from official import SMALL, save_portrait
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 class Looks:
@@ -29,11 +32,7 @@ class Looks:
         save_landmarks(folder / "landmark.onnx")
         save_portrait(folder / "portrait.png")
         motion = MotionExtractor(**SMALL["motion_extractor"])
-        state = state_by_rule(released_shapes(motion))
-        for key in state:
-            if key.startswith(("detector.fc_pitch", "detector.fc_yaw", "detector.fc_roll")):
-                state[key] *= 0.1  # random logits are a head turned too far
-        load_strict(motion, liveportrait_state(state, MOTION), "by rule")
+        load_strict(motion, liveportrait_state(facing_state(motion), MOTION), "by rule")
         appearance = by_rule(AppearanceExtractor(**SMALL["appearance_extractor"]))
         self.extractors = Extractors(appearance, motion.eval())
         self.landmarks = LandmarkNetwork(folder / "landmark.onnx")
@@ -102,7 +101,7 @@ def test_another_view_or_other_networks_are_looked_at_anew(look: Looks) -> None:
 @pytest.mark.parametrize("damage", ["cut", "bit", "foreign"])
 def test_a_damaged_entry_is_made_anew(look: Looks, damage: str) -> None:
     first, _ = look()
-    (entry,) = look.kept.iterdir()
+    (entry,) = look.kept.glob("*.safetensors")
     data = bytearray(entry.read_bytes())
     data[-1000] ^= 4
     entry.write_bytes({"cut": data[:5000], "bit": data, "foreign": b"no safetensors"}[damage])
@@ -119,7 +118,7 @@ def test_the_most_recently_used_stay(look: Looks, monkeypatch: pytest.MonkeyPatc
     ]
     assert [look(clip)[1] for clip in (clips[0], clips[1], clips[0])] == [2, 2, 0]
     assert look(clips[2])[1] == 2
-    assert len(list(look.kept.iterdir())) == 2
+    assert len(list(look.kept.glob("*.safetensors"))) == 2
     assert look(clips[0])[1] == 0
     assert look(clips[1])[1] == 2
 
@@ -139,7 +138,24 @@ def test_the_pipeline_keeps_it_with_the_weights(
     monkeypatch.setenv("MODA_CACHE", str(tmp_path / "cache"))
     studio = RigStudio(look.landmarks, look.extractors)
     studio.look(look.clip)
-    assert len(list((tmp_path / "cache" / "portraits").iterdir())) == 1
+    assert len(list((tmp_path / "cache" / "portraits").glob("*.safetensors"))) == 1
     look.times = 0
     studio.look(look.clip)
     assert look.times == 0
+
+
+def test_a_picture_is_searched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = read_image(EXAMPLES / "portrait.png")
+    first = candidates_once(picture, tmp_path)
+    nothing = candidates_once(np.full((64, 64, 3), 90, np.uint8), tmp_path)
+    assert (len(first), nothing) == (1, [])
+    monkeypatch.setattr(portrait_cache, "find_candidates", lambda _: pytest.fail("searched again"))
+    (again,) = candidates_once(picture, tmp_path)
+    assert np.array_equal(again.mesh.points, first[0].mesh.points)
+    assert (again.score, again.mesh.flag, again.mesh.distance) == (
+        first[0].score,
+        first[0].mesh.flag,
+        first[0].mesh.distance,
+    )
+    monkeypatch.setattr(portrait_cache, "find_candidates", lambda _: [])
+    assert candidates_once(picture[:, ::-1], tmp_path) == []

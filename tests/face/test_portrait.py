@@ -7,9 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
-from moda_cli.config import ClipConfig, RenderConfig
+from moda_cli.config import ASPECTS, ClipConfig, RenderConfig
 from moda_cli.errors import InputError
-from moda_cli.face.portrait import SMALL_IOD, find_face, read_portrait
+from moda_cli.face.candidates import find_candidates
+from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.portrait import SMALL_IOD, find_face, frame_portrait, read_portrait
 from moda_cli.media.pictures import read_image, write_image
 from non_faces import animals
 
@@ -52,7 +54,7 @@ def test_several_faces_are_counted_and_the_choice_is_named(
     both = np.hstack((cv2.resize(drawn, (400, 400)), drawn[56:456, 56:456]))
     write_image(tmp_path / "two.png", both)
     with caplog.at_level(logging.INFO):
-        face = find_face(both, clip(tmp_path / "two.png"))
+        face = find_face(both, clip(tmp_path / "two.png"), tmp_path)
     assert face.pupils[0, 0] > 400
     assert "two.png shows 2 faces: number 2 from the left" in caplog.text
 
@@ -60,8 +62,23 @@ def test_several_faces_are_counted_and_the_choice_is_named(
 def test_a_refusal_draws_what_was_seen_and_names_it(tmp_path: Path) -> None:
     pig, overlay = animals()["pig"], tmp_path / "seen.png"
     with pytest.raises(InputError, match=r"pig\.png: no face found for sure") as raised:
-        find_face(pig, clip(tmp_path / "pig.png", show_landmarks=overlay))
+        find_face(pig, clip(tmp_path / "pig.png", show_landmarks=overlay), tmp_path)
     assert f"{overlay} shows it" in raised.value.hint
     changed = (read_image(overlay) != pig).any(axis=-1)
     assert changed.sum() > 200
-    assert find_face(pig, clip(tmp_path / "pig.png", force=True)).score < 0.8
+    assert find_face(pig, clip(tmp_path / "pig.png", force=True), tmp_path).score < 0.8
+
+
+@pytest.mark.parametrize(("aspect", "size"), [("9:16", None), ("16:9", 640), ("1:1", 300)])
+def test_the_face_is_where_a_shaped_portrait_shows_it(aspect: str, size: int | None) -> None:
+    picture = read_image(PORTRAIT)
+    face = FaceLandmarks(find_candidates(picture)[0].mesh.points)
+    framed, moved = frame_portrait(picture, face, RenderConfig(aspect=aspect, size=size))
+    wide, high = ASPECTS[aspect]
+    assert framed.shape[1] * high == framed.shape[0] * wide
+    assert size is None or max(framed.shape) == size
+    (again,) = find_candidates(framed)
+    found = FaceLandmarks(again.mesh.points)
+    for name in ("pupils", "mouth", "chin"):
+        away = np.abs(getattr(found, name) - getattr(moved, name)).max()
+        assert away < 0.05 * moved.iod, name

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from moda_cli.errors import InputError, UsageError
+from moda_cli.face.candidates import find_candidates
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.face.mesh import mean_mesh
 from moda_cli.face.overlay import draw_landmarks
@@ -19,6 +20,7 @@ from moda_cli.face.search import (
     face_from_points,
     fault_of,
     find_faces,
+    judge,
     laid_through,
 )
 from moda_cli.media.pictures import read_image
@@ -214,8 +216,18 @@ def test_a_doubtful_face_is_shown_and_can_be_taken(tmp_path: Path) -> None:
     with pytest.raises(InputError) as raised:
         choose_face(found, "largest", tmp_path / "seen.png")
     assert "seen.png shows it" in raised.value.hint
-    forced = find_faces(pig, force=True)
+    forced = judge(find_candidates(pig), pig, force=True)
     np.testing.assert_array_equal(choose_face(forced, "largest").mesh, found.refused.mesh)
+
+
+@pytest.mark.parametrize(
+    ("name", "eyes"), [("pig", ((170, 210), (310, 210))), ("bear", ((180, 220), (300, 220)))]
+)
+def test_an_animal_is_shown_as_it_stands(name: str, eyes: object) -> None:
+    """The detector sees it as well in other turns."""
+    refused = find_faces(animals()[name]).refused
+    assert refused is not None
+    assert np.abs(refused.pupils - eyes).max() < 0.15 * refused.iod
 
 
 def test_where_there_is_nothing_the_points_are_asked_for() -> None:

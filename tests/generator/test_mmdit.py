@@ -107,7 +107,7 @@ def test_null_vector_is_fixed_where_the_checkpoint_lacks_it() -> None:
 def test_rope(head_dim: int) -> None:
     golden = load_file(GOLDEN / "rope.safetensors")
     rope = rope_table(80, head_dim)
-    for table, name in zip(rope, ("cos", "sin"), strict=True):
+    for table, name in zip(rope.unbind(-1), ("cos", "sin"), strict=True):
         torch.testing.assert_close(
             table.repeat_interleave(2, dim=-1), golden[f"{name}.hd{head_dim}"], atol=1e-5, rtol=1e-4
         )

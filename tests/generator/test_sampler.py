@@ -132,3 +132,10 @@ def test_smoothing_and_fading() -> None:
         )  # fmt: skip
     faded = cross_fade(golden["fuse.prev"][:, -16:], golden["fuse.cur"][:, :16])
     torch.testing.assert_close(faded, golden["fuse.out"][:, -16:], atol=1e-5, rtol=1e-4)
+
+
+def test_steps_of_one_size_leave_none_with_nothing_to_do() -> None:
+    released, even = euler_sigmas(6), euler_sigmas(5, None)
+    assert even == pytest.approx([1, 0.8, 0.6, 0.4, 0.2, 0])
+    assert released[:5] == pytest.approx(even[:5], abs=1e-3)  # its sixth goes from 0.001 to 0
+    assert euler_sigmas(1, None) == [1, 0]

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -261,6 +262,34 @@ def whole_boxes(path: Path) -> bool:
     return at == len(data) > 0
 
 
+@pytest.mark.slow
+def test_a_portrait_is_searched_once_by_all_processes(tmp_path: Path) -> None:
+    """By a batch's two processes, by the next run, and by its check before any job, together."""
+    write_inputs(tmp_path / "in", 4)
+    write_jobs(tmp_path / "in" / "jobs.csv", 4, 0)
+    searched = tmp_path / "searched"
+    (tmp_path / "sitecustomize.py").write_text(
+        "from moda_cli.face import candidates\n"
+        "search = candidates.find_candidates\n"
+        "def counted(picture, quick=False):\n"
+        f"    open({str(searched)!r}, 'a').write('once ')\n"
+        "    return search(picture, quick)\n"
+        "candidates.find_candidates = counted\n"
+    )
+    search_path = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
+    environment = {**os.environ, "PYTHONPATH": search_path, "MODA_CACHE": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "moda_cli", "generate", "--jobs",
+               str(tmp_path / "in" / "jobs.csv"), "-q"]  # fmt: skip
+    for out, more in (("one", ["--workers", "2"]), ("two", ["--strict"])):
+        done = subprocess.run(
+            [*command, "-o", str(tmp_path / out), *more],
+            env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len(list((tmp_path / out).glob("*.mp4"))) == 4
+    assert searched.read_text() == "once "
+
+
 def killed_and_resumed(folder: Path, good: int, bad: int, kills: int, seed: int) -> dict[str, Any]:
     """Run a list on two processes, killed at random moments; what the last run leaves is right."""
     write_inputs(folder, good)
@@ -359,6 +388,7 @@ def test_interrupting_leaves_no_partial_file_and_goes_on(tmp_path: Path) -> None
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 130
     assert errors.splitlines()[-1] == "error: interrupted"
+    assert re.search("[12] of 3 clips are done; the same command goes on", errors)
     assert not [path for path in out.iterdir() if path.suffix == ".part"]
     assert report(out)[0]["state"] == "done"
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -389,7 +419,7 @@ def test_a_cluster_of_two_nodes_loses_one(tmp_path: Path) -> None:
     out = tmp_path / "out"
     with two_nodes() as (cluster, second):
         command = [sys.executable, "-m", "moda_cli", "generate", "--jobs", "jobs.csv", "-o", "out",
-                   "--ray", cluster.address]  # fmt: skip
+                   "--batch", "3", "--ray", cluster.address]  # fmt: skip
         with subprocess.Popen(
             command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

@@ -24,7 +24,7 @@ class CountingStudio:
 
     def look(self, clip: ClipConfig) -> Portrait:
         self.looks += 1
-        return read_portrait(clip, None, None, released=False, seen_before=Path())
+        return read_portrait(clip, None, None, released=False, seen_before=clip.portrait.parent)
 
 
 def test_a_portrait_is_looked_at_once_whether_it_shows_a_face_or_not(tmp_path: Path) -> None:

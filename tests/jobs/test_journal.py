@@ -8,8 +8,10 @@ import pytest
 
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
+from moda_cli.jobs import journal as journal_module
 from moda_cli.jobs.clip_list import Job, Shard
-from moda_cli.jobs.journal import Journal, job_key, read_journal, remove_partial
+from moda_cli.jobs.journal import Journal, job_inputs, job_key, read_journal, remove_partial
+from moda_cli.jobs.places import sum_of
 
 ALL = Shard(0, 1)
 
@@ -34,6 +36,21 @@ def test_rows_survive_a_journal_torn_at_any_byte(tmp_path: Path) -> None:
         rows = read_journal(journal.path)
         assert len(rows) == kept + 1
         assert rows[-1]["output"] == "new.mp4"
+
+
+def test_the_last_word_counts_though_the_clock_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times = iter((2000.0, 1000.0, 500.0))
+    monkeypatch.setattr(journal_module.time, "time", lambda: next(times))
+    with Journal(tmp_path, ALL) as journal:
+        journal.started(job(tmp_path / "a.mp4"), "key")
+        journal.write({"state": "done", "output": "a.mp4", "key": "key"})
+    with Journal(tmp_path, ALL) as journal:
+        assert journal.last["a.mp4"]["state"] == "done"
+        journal.started(job(tmp_path / "a.mp4"), "other")
+    with Journal(tmp_path, ALL) as journal:
+        assert journal.last["a.mp4"]["state"] == "started"
 
 
 def test_what_is_not_a_row_is_ignored(tmp_path: Path) -> None:
@@ -121,3 +138,24 @@ def test_only_an_outputs_own_partial_files_are_removed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     remove_partial(tmp_path / "a[1].mp4")
     assert {path.name for path in tmp_path.iterdir()} == set(names[1:])
+
+
+def test_the_motion_that_a_timeline_names_is_a_part_of_the_job(tmp_path: Path) -> None:
+    """Another nod, another clip: also where neither the timeline nor an option has changed."""
+    shot, nod = tmp_path / "shot.csv", tmp_path / "nod.safetensors"
+    shot.write_text("at,motion,take\n0.5,nod.safetensors,head\n1.5,clip.mp4,lips\n")
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+    keys = []
+    for content in (b"up", b"down", b"up"):
+        nod.write_bytes(content)
+        one = job(tmp_path / "o.mp4", timeline=shot, motion=tmp_path / "clip.mp4", take="lips")
+        inputs = job_inputs(one)
+        assert {str(nod), str(tmp_path / "clip.mp4")} <= set(inputs.values())
+        keys.append(job_key(one, {name: sum_of(place) for name, place in inputs.items()}, "m"))
+    assert keys[0] != keys[1]
+    assert keys[0] == keys[2]
+    (tmp_path / "clip.mp4").write_bytes(b"another")
+    assert job_key(one, {name: sum_of(place) for name, place in inputs.items()}, "m") != keys[0]
+    whole = job(tmp_path / "o.mp4", timeline=shot, motion=tmp_path / "clip.mp4")
+    sums = {name: sum_of(place) for name, place in inputs.items()}
+    assert job_key(whole, sums, "m") != job_key(one, sums, "m")

@@ -4,7 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from moda_cli.errors import DeviceError, InputError, WeightsError
-from moda_cli.jobs import processes
+from moda_cli.files import Row
+from moda_cli.jobs import cluster, processes
 
 if multiprocessing.current_process().name != "MainProcess":  # Ctrl-C while a process still imports
     signal.raise_signal(signal.SIGINT)
@@ -55,6 +56,41 @@ class Dangerous:
             return {"process": os.getpid(), "following": list(following)}
 
         return work
+
+
+def test_groups_leave_work_for_the_others_and_a_crash_is_repeated_alone() -> None:
+    waiting = deque(range(7))
+    assert list(processes.next_group(waiting, set(), 4, 2)) == [0, 1, 2, 3]
+    assert list(processes.next_group(waiting, set(), 4, 2)) == [
+        4,
+        5,
+    ]  # the third is for the other one
+    waiting = deque(range(5))
+    assert list(processes.next_group(waiting, {1}, 4, 1)) == [0]
+    assert list(processes.next_group(waiting, {1}, 4, 1)) == [1]
+    assert list(processes.next_group(waiting, {1}, 4, 1)) == [2, 3, 4]
+
+
+class Noting:
+    """Tasks that say what comes after them; `spoil` breaks its process, `refuse` is refused."""
+
+    def __call__(self, device: str, threads: int) -> processes.Work:
+        def work(task: str, following: Sequence[str], on_progress: processes.OnProgress) -> Row:
+            if task == "spoil":
+                raise RuntimeError("bad")
+            if task == "refuse":
+                raise InputError("no")
+            return {"task": task, "then": list(following)}
+
+        return work
+
+
+def test_a_node_is_told_what_comes_next_and_leaves_the_rest_where_it_may_be_spoilt() -> None:
+    rows = list(cluster.work_here(Noting(), "cpu", 1, ["a", "refuse", "b", "spoil", "c"]))
+    assert [what for what, _ in rows] == ["done", "failed", "done", "broken"]
+    assert rows[0][1]["then"] == ["refuse", "b", "spoil", "c"]
+    assert rows[1][1]["exit_code"] == 3
+    assert rows[3][1]["error"] == "RuntimeError: bad"
 
 
 def test_a_job_that_takes_its_process_down_is_tried_twice_and_the_others_go_on(

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+from itertools import islice
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -9,7 +10,15 @@ import numpy as np
 import pytest
 
 from moda_cli.errors import InputError
-from moda_cli.media import probe_video, read_video, write_video
+from moda_cli.media import (
+    decode,
+    probe_video,
+    read_stamped,
+    read_to_and_fro,
+    read_video,
+    usual_fps,
+    write_video,
+)
 
 HEIGHT, WIDTH = 48, 64
 
@@ -44,6 +53,23 @@ def test_a_part_of_a_video(tmp_path: Path) -> None:
     write_video(ramp(50), path, 25, crf=5)
     levels = [frame.mean() for frame in read_video(path, start_s=0.4, duration_s=0.8)]
     assert np.allclose(levels, [20 + 4 * index for index in range(10, 30)], atol=2)
+
+
+@pytest.mark.parametrize(("count", "fps"), [(1, 25), (2, 25), (11, 29.97), (11, 25)])
+def test_frames_go_to_the_end_and_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, fps: float
+) -> None:
+    """Four are held at a time, so that parts of the video are jumped to."""
+    monkeypatch.setattr(decode, "HELD_BYTES", 0)
+    path = tmp_path / "ramp.mp4"
+    write_video(ramp(count), path, fps, crf=5)
+    rate = usual_fps(path)
+    assert rate == pytest.approx(fps, abs=1e-3)
+    period = max(2 * count - 2, 1)
+    wanted = [min(k % period, period - k % period) for k in range(3 * count + 5)]
+    shown = list(islice(read_to_and_fro(path, rate), len(wanted)))
+    assert [number for number, _ in shown] == wanted
+    assert [round(float(frame.mean() - 20) / 4) for _, frame in shown] == wanted
 
 
 def test_a_turned_video_comes_upright(tmp_path: Path) -> None:
@@ -84,3 +110,28 @@ def test_stopping_early_leaves_no_process(tmp_path: Path) -> None:
     frames.close()
     listed = subprocess.run(["pgrep", "-f", str(path)], capture_output=True, text=True)
     assert listed.stdout == ""
+
+
+def test_frames_come_with_the_moments_they_are_shown_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the rate, and whatever the folder for scratch files is called."""
+    odd = tmp_path / "it's, [o]dd:ly; named"
+    odd.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(odd))
+    steady, thinned, fast = (tmp_path / name for name in ("30.mkv", "vfr.mkv", "60.mp4"))
+    write_video(ramp(45), steady, 30, crf=5)
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(steady)]
+    command += ["-vf", "select='not(mod(n,4))+gt(n,20)'", "-fps_mode", "vfr", str(thinned)]
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    for path, numbers in ((steady, range(45)), (thinned, [0, 4, 8, 12, 16, 20, *range(21, 45)])):
+        frames, seconds = zip(*read_stamped(path), strict=True)
+        levels = np.array([frame.mean() for frame in frames])
+        assert np.allclose(levels, [20 + 4 * number for number in numbers], atol=2.5)
+        assert np.allclose(seconds, np.array(numbers) / 30, atol=2e-3)
+    write_video(ramp(50), fast, 60, crf=5)
+    seconds = [at for _, at in read_stamped(fast)]
+    assert np.allclose(seconds, np.arange(25) / 30, atol=1e-3)  # every second one
+    (tmp_path / "none.mp4").write_bytes(b"\0" * 2000)
+    with pytest.raises(InputError, match=r"none\.mp4"):
+        list(read_stamped(tmp_path / "none.mp4"))

@@ -16,8 +16,8 @@ from PIL import Image
 from media_files import decode_frames, decode_sound, lag, make, probe
 from moda_cli.errors import DeviceError, InputError, UsageError
 from moda_cli.media import CONTAINERS, check_output, read_audio, write_video
-from moda_cli.media.encode import check_encoder
-from moda_cli.media.provenance import NOTICE
+from moda_cli.media.formats import check_encoder
+from moda_cli.media.provenance import NOTICE, read_record
 
 FRAMES, FPS = 30, 25
 VIDEOS = [suffix for suffix in CONTAINERS if suffix not in (".gif", ".png")]
@@ -121,7 +121,7 @@ def test_unusable_sound_is_named(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "nan.wav", nan, 16000, subtype="FLOAT")
     make("-f", "lavfi", "-i", "testsrc=s=64x48:d=1", tmp_path / "mute.mp4")
     messages = {
-        "missing.wav": "there is no file", "empty.wav": "is empty", "text.mp3": "cannot read",
+        "missing.wav": "there is no file", "empty.wav": "is empty", "text.mp3": "is text",
         "short.wav": "lasts 39 ms", "nothing.wav": "lasts 0 ms", "nan.wav": "not numbers",
         "mute.mp4": "no sound track",
     }  # fmt: skip
@@ -172,7 +172,7 @@ def test_wav_of_unknown_length_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_playlist_fetches_nothing(tmp_path: Path) -> None:
     text = "#EXTM3U\n#EXTINF:1,\nhttp://127.0.0.1:9/sound.ts\n#EXT-X-ENDLIST\n"
     (tmp_path / "a.m3u8").write_text(text)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is text"):
         read_audio(tmp_path / "a.m3u8")
 
 
@@ -185,7 +185,7 @@ def test_containers_hold_every_frame_sound_and_the_notice(tmp_path: Path, suffix
     path = tmp_path / f"out{suffix}"
     seen: list[int] = []
     count = write_video(
-        frames(), path, FPS, audio=tmp_path / "a.wav", metadata={"seed": "7"}, on_frame=seen.append
+        frames(), path, FPS, audio=tmp_path / "a.wav", said={"seed": 7}, on_frame=seen.append
     )
     assert count == FRAMES
     assert seen == list(range(1, FRAMES + 1))
@@ -194,7 +194,8 @@ def test_containers_hold_every_frame_sound_and_the_notice(tmp_path: Path, suffix
     assert "25 fps" in report
     assert "bt709" in report
     assert "Audio:" in report
-    assert re.search(r"(?i)comment\s+: " + re.escape(NOTICE) + "; seed 7", report)
+    assert re.search(r"(?i)title\s+: " + re.escape(NOTICE), report)
+    assert read_record(path) == {"notice": NOTICE, "seed": 7}
     shown = decode_frames(path)
     assert len(shown) == FRAMES
     for sent, got in zip(frames(), shown, strict=True):  # in order, in colour, no buffer reused
@@ -284,21 +285,21 @@ def test_crf_is_obeyed(tmp_path: Path) -> None:
 
 def test_gif(tmp_path: Path) -> None:
     path = tmp_path / "a.gif"
-    assert write_video(frames(), path, FPS, audio=chirp(16000), metadata={"seed": "7"}) == FRAMES
+    assert write_video(frames(), path, FPS, audio=chirp(16000), said={"seed": 7}) == FRAMES
     picture = Image.open(path)
     assert picture.n_frames == FRAMES
     assert picture.info["duration"] == 40
     assert picture.info["loop"] == 0
     picture.seek(FRAMES - 1)
     assert np.abs(np.array(picture.convert("RGB"))[20, 40].astype(int) - (200, 60, 30)).max() <= 10
-    assert f"{NOTICE}; seed 7" in probe(path)
+    assert read_record(path) == {"notice": NOTICE, "seed": 7}
 
 
 def test_numbered_pictures_replace_an_older_run(tmp_path: Path) -> None:
     pattern = tmp_path / "shots" / "%04d.png"
     assert write_video(frames(12), pattern, FPS) == 12
     (pattern.parent / "notes.txt").write_text("mine")
-    assert write_video(frames(5), pattern, FPS) == 5
+    assert write_video(frames(5), pattern, FPS, said={}) == 5
     names = [*(f"{index:04d}.png" for index in range(5)), "notes.txt"]
     assert sorted(os.listdir(pattern.parent)) == names
     for index, frame in enumerate(frames(5)):
@@ -388,7 +389,7 @@ def test_sound_that_fails_while_it_is_written_fails_the_video(tmp_path: Path) ->
     with pytest.raises(InputError, match="is damaged"):
         write_video(frames(), tmp_path / "out.mp4", FPS, audio=breaks())
     (tmp_path / "a.wav").write_bytes(b"this is no sound")
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match="is text"):
         write_video(frames(), tmp_path / "out.mp4", FPS, audio=tmp_path / "a.wav")
     assert os.listdir(tmp_path) == ["a.wav"]
 

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from moda_cli.errors import InputError, UsageError
 from moda_cli.files import atomic_write
-from moda_cli.media.pictures import parse_colour, read_image, write_image
+from moda_cli.media.pictures import is_video, parse_colour, read_image, write_image
 from moda_cli.media.provenance import NOTICE
 
 RED, GREEN, BLUE = (230, 30, 40), (20, 190, 50), (30, 50, 220)
@@ -171,9 +171,11 @@ def test_colours() -> None:
 
 
 def test_written_pictures_read_back_and_say_what_they_are(tmp_path: Path) -> None:
-    write_image(tmp_path / "a.png", upright())
+    write_image(tmp_path / "a.png", upright(), generated=True)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), upright())
     assert Image.open(tmp_path / "a.png").text["Comment"] == NOTICE
+    write_image(tmp_path / "a.png", upright())  # as of a portrait with its points
+    assert "Comment" not in Image.open(tmp_path / "a.png").text
     write_image(tmp_path / "a.jpg", upright())
     assert sorted(os.listdir(tmp_path)) == ["a.jpg", "a.png"]
     for path in (tmp_path / "a.xyz", tmp_path / "a", tmp_path / "no" / "folder" / "a.png"):
@@ -226,3 +228,22 @@ def test_a_whole_file_can_be_read_by_whom_any_other_can(tmp_path: Path) -> None:
     with atomic_write(tmp_path / "x.safetensors") as temporary:
         save_file({"x": torch.zeros(1)}, temporary)  # makes a file of the user's alone
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+@pytest.mark.parametrize(
+    ("name", "head", "says"),
+    [
+        ("a.png", b"\0\0\0\x20ftypisom", True),  # what it is, whatever it is called
+        ("a.heic", b"\0\0\0\x20ftypheic", False),
+        ("a.mp4", b"\xff\xd8\xff\xe0" + bytes(8), False),
+        ("a.webp", b"RIFF\0\0\0\0WEBP", False),
+        ("a.png", b"RIFF\0\0\0\0AVI ", True),
+        ("a.ts", b"G@\0\x10" + bytes(8), True),  # by its name alone
+        ("a.ts", b"", True),
+        ("a.png", b"", False),
+    ],
+)
+def test_a_video_is_told_by_its_bytes(tmp_path: Path, name: str, head: bytes, says: bool) -> None:
+    (tmp_path / name).write_bytes(head)
+    assert is_video(tmp_path / name) is says
+    assert not is_video(tmp_path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from media_files import lag, make, probe
 from moda_cli.errors import InputError
-from moda_cli.media import read_audio, write_video
+from moda_cli.media import read_audio, standard_input, write_video
 from moda_cli.media.encode import frame_rate
 from moda_cli.media.sound import heard, played, sound_blocks, stored_wave
 
@@ -391,3 +391,16 @@ def test_sound_is_warned_of_in_words(tmp_path: Path, caplog: pytest.LogCaptureFi
         assert sum(len(block) for _, block in stored.track()) == 3 * len(stored)
     assert len(caplog.records) == 1
     assert "\n" not in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("loud", "smooth", "is_sound"),
+    [(0.7, False, False), (1.0, False, False), (0.3, False, True), (1.0, True, True)],
+)
+def test_raw_bytes_are_sound_unless_they_are_loud_noise(
+    loud: float, smooth: bool, is_sound: bool
+) -> None:
+    samples = np.random.default_rng(0).uniform(-loud, loud, 4000)
+    if smooth:
+        samples = loud * np.sin(np.arange(4000) / 9)
+    assert standard_input._like_samples((32767 * samples).astype("<i2").tobytes()) == is_sound

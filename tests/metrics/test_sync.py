@@ -17,10 +17,11 @@ from torch import nn
 from by_rule import goldens, key_table, state_by_rule
 from metric_networks import red_detector
 from moda_cli.errors import InputError
+from moda_cli.media.cuts import CutDetector
 from moda_cli.media.decode import read_video
 from moda_cli.media.sound import read_audio
 from moda_cli.metrics import face_track
-from moda_cli.metrics.face_track import ShotCounter, link_tracks, longest_track
+from moda_cli.metrics.face_track import link_tracks, longest_track
 from moda_cli.metrics.networks.mfcc import mfcc, mfcc_filters
 from moda_cli.metrics.networks.s3fd import MEAN_RGB, S3FD, decode_boxes, detect_faces, suppress
 from moda_cli.metrics.networks.syncnet import (
@@ -181,8 +182,8 @@ def test_a_short_gap_is_filled_and_a_long_one_ends_the_track(missing: int, track
 
 def test_a_cut_ends_the_track_of_a_face_that_stays_in_place() -> None:
     dark, light = np.zeros((2, 8, 8, 3), np.uint8) + np.array([[[[0]]], [[[200]]]], np.uint8)
-    counter = ShotCounter()
-    shots = [counter(frame) for frame in [dark] * 20 + [light] * 20]
+    is_cut = CutDetector()
+    shots = np.cumsum([is_cut(frame) for frame in [dark] * 20 + [light] * 20]).tolist()
     assert shots == [0] * 20 + [1] * 20
     assert [len(t.boxes) for t in link_tracks([box(5)[None]] * 40, shots)] == [20, 20]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
@@ -73,6 +72,8 @@ def goldens(name: str) -> list[Any]:
 
     A committed file may be cut down (tests/golden/cut_*.py); the full set lies beside MODA_MEDIA.
     """
+    import pytest  # benchmarks do without
+
     full = Path(os.environ.get("MODA_MEDIA", "")).parent / "golden" / name
     return [
         pytest.param(GOLDEN / name, id="committed"),

@@ -23,7 +23,7 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         k, s = self.kernel_size[0], self.stride[0]
-        over_y, over_x = (max((-(-n // s) - 1) * s + k - n, 0) for n in x.shape[-2:])
+        over_y, over_x = (max((-(-n // s) - 1) * s + k - n, 0) for n in map(int, x.shape[-2:]))
         left, top = over_x // 2, over_y // 2
         return super().forward(F.pad(x, (left, over_x - left, top, over_y - top)))
 

@@ -18,13 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from by_rule import key_table, state_by_rule
+from installed import install_weights
 from iresnet import IResNet50
 from metric_networks import by_rule, red_detector, to_onnx
-from moda_cli.files import sha256_of
 from moda_cli.media import read_image, write_video
 from moda_cli.metrics.networks.i3d import I3D
-from moda_cli.weights import store
-from moda_cli.weights.store import Installed
 
 RATE = 16_000
 PORTRAIT = Path(__file__).parents[2] / "examples" / "portrait.png"
@@ -116,18 +114,7 @@ ALL = (
 
 def install(monkeypatch: pytest.MonkeyPatch, folder: Path, files: Mapping[str, Path]) -> None:
     """A weights.toml of what `moda eval` loads and a cache in which these files are recorded."""
-    lines = []
-    for name in ALL:
-        lines += [f"[{name}]", f'what = "{name}"', 'licence = "MIT"', "commercial = true"]
-        lines += ['profiles = ["eval"]', f"[[{name}.source]]", 'repo = "a/b"', f'file = "{name}"']
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.toml").write_text("\n".join(lines))
-    monkeypatch.setenv("MODA_WEIGHTS", str(folder / "weights.toml"))
-    monkeypatch.setenv("MODA_CACHE", str(folder / "cache"))
-    for name, path in files.items():
-        digest, size = sha256_of(path), path.stat().st_size
-        row = Installed(f"a/b@main/{name}", name, "", digest, size, str(path), digest, size)
-        store.record(name, row)
+    install_weights(monkeypatch, folder, files, ALL, "eval", {})
 
 
 def picture(seed: int, side: int = 96) -> NDArray[np.uint8]:

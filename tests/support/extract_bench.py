@@ -16,12 +16,10 @@ from torch import Tensor, nn
 
 from by_rule import key_table, state_by_rule
 from face_by_rule import MOUTH_DROP, draw_face, save, save_landmarks
+from installed import install_weights
 from liveportrait_by_rule import released_shapes
 from moda_cli.config import SAMPLE_RATE
 from moda_cli.face.extractors import MotionExtractor
-from moda_cli.files import sha256_of
-from moda_cli.weights import store
-from moda_cli.weights.store import Installed
 
 SMALL_MOTION = {"depths": [1, 1, 1, 1], "widths": [8, 16, 24, 32]}
 SMALL_HUBERT = {"conv_dim": 48, "hidden_dim": 32, "num_heads": 4, "mlp_dim": 96}
@@ -58,31 +56,10 @@ def motion_state(network: nn.Module) -> dict[str, Tensor]:
     return state_by_rule(released_shapes(network))
 
 
-def install(
-    monkeypatch: pytest.MonkeyPatch,
-    folder: Path,
-    files: Mapping[str, Path],
-    configs: Mapping[str, Mapping[str, object]] | None = None,
-) -> None:
+def install(monkeypatch: pytest.MonkeyPatch, folder: Path, files: Mapping[str, Path]) -> None:
     """A weights.toml and a cache in which these files are recorded as fetched."""
-    if configs is None:
-        configs = {"motion_extractor": SMALL_MOTION, "speech_encoder": SMALL_HUBERT}
-    lines = []
-    for name in NAMES:
-        lines += [f"[{name}]", f'what = "{name}"', 'licence = "MIT"', "commercial = true"]
-        lines += ['profiles = ["train"]']
-        if name in configs:
-            pairs = (f"{key} = {json.dumps(value)}" for key, value in configs[name].items())
-            lines += [f"config = {{ {', '.join(pairs)} }}"]
-        lines += [f"[[{name}.source]]", 'repo = "a/b"', f'file = "{name}"']
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "weights.toml").write_text("\n".join(lines))
-    monkeypatch.setenv("MODA_WEIGHTS", str(folder / "weights.toml"))
-    monkeypatch.setenv("MODA_CACHE", str(folder / "cache"))
-    for name, path in files.items():
-        digest, size = sha256_of(path), path.stat().st_size
-        row = Installed(f"a/b@main/{name}", name, "", digest, size, str(path), digest, size)
-        store.record(name, row)
+    configs = {"motion_extractor": SMALL_MOTION, "speech_encoder": SMALL_HUBERT}
+    install_weights(monkeypatch, folder, files, NAMES, "train", configs)
 
 
 def picture(grey: int, *faces: tuple[float, float], iod: float = 44.0) -> Picture:

@@ -36,7 +36,11 @@ class Hub:
     status: dict[str, int] = field(default_factory=dict)  # file name -> refused so
     cut_after: dict[str, int] = field(default_factory=dict)  # file name -> bytes per connection
     cuts_left: int = 10**9
+    cut_then: dict[str, bytes] = field(default_factory=dict)  # what the file is from a cut on
+    stall: set[str] = field(default_factory=set)  # file names: a cut keeps the connection, silent
     wrong: dict[str, bytes] = field(default_factory=dict)  # file name -> sent instead
+    busy: dict[str, list[str]] = field(default_factory=dict)  # file name -> 429 with Retry-After
+    page: set[str] = field(default_factory=set)  # file names answered by a login page
     slow: set[str] = field(default_factory=set)  # file names sent a little at a time, for seconds
     requests: list[Request] = field(default_factory=list)
     sums: dict[int, tuple[str, bytes]] = field(default_factory=dict)  # the bytes keep the id theirs
@@ -179,7 +183,15 @@ class _Handler(BaseHTTPRequestHandler):
         if content is None or name in self.hub.status:
             self._send(self.hub.status.get(name, 404), b"")
             return
+        if self.hub.busy.get(name):
+            self._send(429, b"", {"Retry-After": self.hub.busy[name].pop(0)})
+            return
+        if name in self.hub.page:
+            self._send(200, b"<html>Log in" * 99, {"Content-Type": "text/html; charset=utf-8"})
+            return
         content = self.hub.wrong.get(name, content)
+        if self.hub.cut_after.get(name) and not self.hub.cuts_left:
+            content = self.hub.cut_then.get(name, content)
         tag = f'"{self.hub.sum(content)}"'
         start, asked = 0, self.headers.get("Range")
         if asked and self.headers.get("If-Range", tag) == tag:
@@ -199,6 +211,9 @@ class _Handler(BaseHTTPRequestHandler):
         if limit is not None and self.hub.cuts_left > 0:
             self.hub.cuts_left -= 1
             self.wfile.write(content[start : start + limit])
+            if name in self.hub.stall:
+                self.wfile.flush()
+                time.sleep(60)
             self.close_connection = True  # before all that Content-Length promised
             return
         if name in self.hub.slow:

@@ -31,6 +31,15 @@ TABLES: dict[type[nn.Module], tuple[str, Table]] = {
 Network = TypeVar("Network", bound=nn.Module)
 
 
+def facing_state(network: nn.Module) -> dict[str, Tensor]:
+    """Released weights by rule, of a motion extractor that sees a head turned little."""
+    state = state_by_rule(released_shapes(network))
+    for key in state:
+        if key.startswith(("detector.fc_pitch", "detector.fc_yaw", "detector.fc_roll")):
+            state[key] *= 0.1  # random logits are a head turned too far
+    return state
+
+
 def released_shapes(network: nn.Module) -> dict[str, list[int]]:
     """Released names that a network of any size needs, with its shapes.
 

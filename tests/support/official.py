@@ -5,6 +5,7 @@ sources of weights.toml are tried first and not found.
 """
 
 import tomllib
+from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,35 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from safetensors.torch import save_file
+from torch import Tensor
 
 from by_rule import key_table, released_state, state_by_rule
 from face_by_rule import draw_face, save_landmarks
 from hub_server import Hub
-from liveportrait_by_rule import released_shapes, retargeting_file
+from installed import record_file
+from liveportrait_by_rule import facing_state, retargeting_file
 from moda_cli.face.extractors import AppearanceExtractor, MotionExtractor
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import WarpingNetwork
+from moda_cli.weights import store
 from moda_cli.weights.manifest import Manifest, load_manifest
 
 MODA = "lixinyizju/moda"
 MODELS = "decode/v1/first_stage"
-LIVEPORTRAIT = {  # component -> network, file of the repository
-    "appearance_extractor": (AppearanceExtractor, "appearance_feature_extractor"),
-    "motion_extractor": (MotionExtractor, "motion_extractor"),
-    "warping": (WarpingNetwork, "warping_module"),
-    "spade": (SpadeGenerator, "spade_generator"),
+LIVEPORTRAIT = {  # component -> network
+    "appearance_extractor": AppearanceExtractor,
+    "motion_extractor": MotionExtractor,
+    "warping": WarpingNetwork,
+    "spade": SpadeGenerator,
+}
+FILES = {  # component -> file of the repository
+    "motion_generator": "moda/net-200.pth",
+    "speech_encoder": "audio/chinese-hubert-base/pytorch_model.bin",
+    "appearance_extractor": f"{MODELS}/base_models/appearance_feature_extractor.pth",
+    "motion_extractor": f"{MODELS}/base_models/motion_extractor.pth",
+    "warping": f"{MODELS}/base_models/warping_module.pth",
+    "spade": f"{MODELS}/base_models/spade_generator.pth",
 }
 SMALL: dict[str, dict[str, Any]] = {
     "motion_generator": {"hidden_dim": 64, "num_heads": 4, "audio_dim": 32},
@@ -48,27 +61,23 @@ def pickled(value: Any) -> bytes:
     return buffer.getvalue()
 
 
-def published(sizes: dict[str, dict[str, Any]], folder: Path) -> Hub:
-    """A Hub that serves MoDA's repository, the networks of these sizes."""
+def states(sizes: dict[str, dict[str, Any]]) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Each component of FILES with its released tensors, for networks of these sizes."""
     small = bool(sizes["motion_generator"])
     width = sizes["motion_generator"].get("audio_dim", 768)
     generator = released_state(f"motion_generator{'_small' if small else ''}.json", width)
     del generator["null_audio_feat"]  # the checkpoint lacks it, as far as can be known
-    encoder = state_by_rule(key_table("hubert_small.json" if small else "hubert_base.json"))
-    files = {
-        "moda/net-200.pth": pickled(
-            generator | {"scheduler.sigmas": torch.arange(1.0, 1001) / 1e3}
-        ),
-        "audio/chinese-hubert-base/pytorch_model.bin": pickled(encoder),
-    }
-    for name, (network, file) in LIVEPORTRAIT.items():
+    yield "motion_generator", generator | {"scheduler.sigmas": torch.arange(1.0, 1001) / 1e3}
+    yield "speech_encoder", state_by_rule(key_table(f"hubert_{'small' if small else 'base'}.json"))
+    for name, network in LIVEPORTRAIT.items():
         with torch.device("meta"):
-            shapes = released_shapes(network(**sizes[name]))
-        state = state_by_rule(shapes)
-        for key in state:
-            if key.startswith(("detector.fc_pitch", "detector.fc_yaw", "detector.fc_roll")):
-                state[key] *= 0.1  # random logits are a head turned too far
-        files[f"{MODELS}/base_models/{file}.pth"] = pickled(state)
+            module = network(**sizes[name])
+        yield name, facing_state(module)
+
+
+def published(sizes: dict[str, dict[str, Any]], folder: Path) -> Hub:
+    """A Hub that serves MoDA's repository, the networks of these sizes."""
+    files = {FILES[name]: pickled(state) for name, state in states(sizes)}
     nested: dict[str, dict[str, torch.Tensor]] = {"another_group": {"module.x": torch.ones(1)}}
     for key, tensor in retargeting_file().items():
         group, _, leaf = key.partition(".")
@@ -77,6 +86,19 @@ def published(sizes: dict[str, dict[str, Any]], folder: Path) -> Hub:
     save_landmarks(folder / "landmark.onnx")
     files[f"{MODELS}/landmark.onnx"] = (folder / "landmark.onnx").read_bytes()
     return Hub(repos={MODA: files})
+
+
+def install(sizes: dict[str, dict[str, Any]]) -> None:
+    """What `moda download` leaves of these files in MODA_CACHE, by MODA_WEIGHTS' list of them."""
+    folder = store.cache_dir() / "converted"
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = {"face_landmarks": folder / "landmark.onnx"}
+    save_landmarks(paths["face_landmarks"])
+    for name, state in (*states(sizes), ("stitching", retargeting_file())):
+        paths[name] = folder / f"{name}.safetensors"
+        save_file(state, paths[name])
+    for name, path in paths.items():
+        record_file(name, str(load_manifest().component(name).sources[0]), path)
 
 
 def manifest_of(sizes: dict[str, dict[str, Any]], path: Path) -> Manifest:

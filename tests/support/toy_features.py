@@ -9,13 +9,14 @@ import torch
 from safetensors.torch import save_file
 
 from moda_cli.motion import MOTION_DIM, encode
-from moda_cli.train.dataset import TrainingWindows, feature_stats, read_index
+from moda_cli.train.clip_files import read_index
+from moda_cli.train.dataset import TrainingWindows, feature_stats
 from moda_cli.train.presets import MINI, PRESETS, TrainConfig
 
 TINY = replace(MINI, hidden_dim=32, num_heads=2, single_stream_depth=1)
 SHORT = replace(
     PRESETS["mini"], model=TINY, steps=12, batch_size=4, bf16=False, compile=False, augment=False,
-    log_every=2, checkpoint_every=2, validate_every=6, validate_windows=2,
+    log_every=2, checkpoint_every=2, validate_every=6, validate_windows=2, shortest_window=None,
 )  # fmt: skip
 
 

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from moda_cli.errors import UsageError, WeightsError
 from moda_cli.train.alse import LIPS, SyncExpert, Tower, expert_loss, gate_loss, sync_loss
-from moda_cli.train.dataset import TrainingWindows, feature_stats, read_index, stack
+from moda_cli.train.clip_files import read_index
+from moda_cli.train.dataset import TrainingWindows, feature_stats, stack
 from moda_cli.train.loop import train
 from moda_cli.train.objectives import sync_scores
 from moda_cli.train.presets import SyncConfig

@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,8 +15,10 @@ from moda_cli.config import NO_EMOTION, ModelConfig
 from moda_cli.errors import InputError
 from moda_cli.motion import SCALE, Stats
 from moda_cli.speech.logmel import window_features
-from moda_cli.train.dataset import FeatureFile, TrainingWindows, augment_log_mel, read_index, stack
-from moda_cli.train.loop import sample_numbers, train
+from moda_cli.train.clip_files import FeatureFile, read_index
+from moda_cli.train.dataset import TrainingWindows, augment_log_mel, stack
+from moda_cli.train.loader import sample_numbers
+from moda_cli.train.loop import train
 from moda_cli.train.parallel import Ranks
 from toy_features import TINY, short, windows_of, write_features
 
@@ -57,6 +60,47 @@ def test_windows_are_the_files_own(features: Path) -> None:
     again, other = windows[7], windows[8]
     assert all(map(torch.equal, windows[7].parts(), again.parts()))
     assert not torch.equal(again.noise, other.noise)
+
+
+def test_windows_of_a_batch_have_one_length_and_half_of_the_batches_shorter_ones(
+    features: Path,
+) -> None:
+    windows = windows_of(features, short(batch_size=2, shortest_window=20, motion_dropout=0.0))
+    lengths = []
+    for batch in range(120):
+        samples = [windows[2 * batch + k] for k in range(2)]
+        frames = {len(part) for s in samples for part in (s.motion, s.audio, s.noise)}
+        assert len(frames) == 1
+        lengths += frames
+        assert stack(samples).prev.shape[1] in (1, *frames)
+    assert 0.35 < np.mean(np.array(lengths) == 80) < 0.65
+    assert min(lengths) < 30
+    assert min(lengths) >= 20
+    jaw, low = samples[0].motion[1:, 58], samples[0].audio[1:, :, :27].mean(dim=(-1, -2))
+    assert torch.corrcoef(torch.stack((jaw, low)))[0, 1] > 0.95  # still of the same frames
+
+
+def test_a_short_window_is_told_its_first_frames_and_then_the_last_of_them(features: Path) -> None:
+    config = short(batch_size=1, shortest_window=20, motion_dropout=0.0, prev_noise=0.0)
+    windows = windows_of(features, config)
+    told = []
+    for number in range(200):
+        sample = windows[number]
+        if len(sample.prev) == 1:
+            assert len(sample.motion) == 80
+            continue
+        same = (sample.prev == sample.motion).all(dim=-1)
+        known = int(same.cumprod(0).sum())
+        told.append(known)
+        if known:
+            assert (sample.prev[known:] == sample.motion[known - 1]).all()
+        else:
+            assert (sample.prev == sample.prev[0]).all()
+    assert max(told) == 16
+    assert 0.5 < np.mean(np.array(told) == 16) < 0.9
+    assert min(told) == 0
+    free = windows_of(features, replace(config, motion_dropout=1.0))
+    assert not any(free[number].prev.any() for number in range(20))
 
 
 def test_unusable_features(features: Path, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_run_is_uploaded_with_its_card(tmp_path: Path, endpoint: str) -> None:
 
     refused = push("hf_wrong")
     assert refused.returncode == 1
-    assert refused.stderr.startswith(f"error: cannot upload {run} to someone/model: ")
+    assert f"\nerror: cannot upload {run} to someone/model: " in refused.stderr
     assert "hint: the run is complete" in refused.stderr
     done = push("hf_right")
     assert done.returncode == 0, done.stderr

@@ -2,40 +2,23 @@
 
 import json
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
-import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 
 from moda_cli.errors import UsageError
+from moda_cli.owner import LOCK
 from moda_cli.train.loop import train
-from moda_cli.train.presets import TrainConfig
 from toy_features import short, write_features
+from train_runs import assert_same_run, start
 
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_features(tmp_path_factory.mktemp("features"))
-
-
-def assert_same_run(one: Path, other: Path, step: int) -> None:
-    """Checkpoints, model directories and logged losses are equal bit for bit."""
-    names = (f"checkpoints/step-{step:08d}.safetensors", "model.safetensors")
-    for name in (*names, "best/model.safetensors"):
-        first, second = load_file(one / name), load_file(other / name)
-        assert first.keys() == second.keys()
-        assert all(torch.equal(first[key], second[key]) for key in first), name
-    logs = []
-    for run in (one, other):
-        rows = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
-        logs.append([{k: v for k, v in row.items() if k != "seconds"} for row in rows])
-    assert logs[0] == logs[1]
 
 
 class Stop(Exception):
@@ -84,31 +67,25 @@ def test_checkpoints_hold_tensors_and_json(features: Path, tmp_path: Path) -> No
     assert kinds == {"network", "average", "exp_avg", "exp_avg_sq"}
     assert notes["step"] == 2
     assert notes["config"] == asdict(config)
-    kinds = {path.suffix for path in tmp_path.rglob("*") if path.is_file()}
+    files = {path for path in tmp_path.rglob("*") if path.is_file()}
+    kinds = {path.suffix for path in files - {tmp_path / LOCK}}
     assert kinds == {".safetensors", ".json", ".jsonl", ".png"}
-
-
-def start(features: Path, run: Path, config: TrainConfig) -> "subprocess.Popen[bytes]":
-    file = features / "config.json"
-    file.write_text(json.dumps(asdict(config)))
-    command = [sys.executable, "-m", "moda_cli", "train", features, "-o", run, "--config", file]
-    return subprocess.Popen([*map(str, command), "--workers", "1", "-q"])
 
 
 @pytest.mark.slow
 def test_killed_and_started_again(features: Path, tmp_path: Path) -> None:
     """SIGKILL after the third, then after some later checkpoint, as the command runs."""
     config = short(steps=60, checkpoint_every=3, validate_every=25)
-    assert start(features, tmp_path / "whole", config).wait() == 0
+    assert start(features, tmp_path / "whole", config, "-q").wait() == 0
     run = tmp_path / "killed"
     for seen in (9, 30):
-        process = start(features, run, config)
+        process = start(features, run, config, "-q")
         while not max((run / "checkpoints").glob(f"step-{seen:08d}*"), default=None):
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not (run / "checkpoints" / "step-00000060.safetensors").exists()
-    assert start(features, run, config).wait() == 0
+    assert start(features, run, config, "-q").wait() == 0
     assert_same_run(tmp_path / "whole", run, 60)
     assert not list(run.glob("checkpoints/.*"))

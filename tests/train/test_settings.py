@@ -46,12 +46,21 @@ def test_the_paper_s_settings() -> None:
     assert config.alse_threshold == 0.4
 
 
+CONTINUED = [  # the bundled model goes on from the one before it
+    "steps=6500",
+    "learning_rate=6e-4",
+    "ema_decay=0.999",
+    "checkpoint_every=500",
+    "validate_every=1000",
+]
+
+
 def test_the_bundled_model_s_settings() -> None:
     bundled = Path(moda_cli.__file__).parent / "assets" / "mini"
     recipe = json.loads((bundled / "train.json").read_text())
-    mini = train_config("mini")
-    recipe.pop("model", None)
-    assert {name: getattr(mini, name) for name in recipe} == recipe
+    mini = train_config("mini", CONTINUED, start="mini")
+    recipe.pop("model")
+    assert recipe == {name: getattr(mini, name) for name in recipe}
     shape = json.loads((bundled / "config.json").read_text())
     assert {name: getattr(mini.model, name) for name in shape} == shape
 

@@ -19,10 +19,12 @@ from moda_cli.generator.blocks import CrossBlock
 from moda_cli.generator.mmdit import MMDiT
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.train.dataset import TrainingWindows, stack
-from moda_cli.train.loop import learning_rate, load, train
+from moda_cli.train.loader import load
+from moda_cli.train.loop import train
 from moda_cli.train.losses import clean_motion, flow_loss, noisy_motion
 from moda_cli.train.objectives import MotionObjective, lip_correlation, sample_motion
 from moda_cli.train.settings import train_config
+from moda_cli.train.trainer import learning_rate
 from toy_features import TINY, short, windows_of, write_features
 
 CPU = torch.device("cpu")
@@ -101,7 +103,7 @@ def test_a_damaged_clip_is_named(tmp_path: Path, workers: int) -> None:
         train(root, run, short(steps=40), workers=workers, on_step=damage)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    with pytest.raises(InputError, match="cannot read"):
+    with pytest.raises(InputError, match=r"cannot train on .*c0\.safetensors: damaged"):
         train(root, tmp_path / "new", short(), workers=0)
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="cannot write to"):
@@ -126,8 +128,8 @@ def test_cross_attention_is_ordinary_attention() -> None:
     theirs.out_proj.load_state_dict(block.out.state_dict())
     block.norm.q, block.norm.k = nn.Identity(), nn.Identity()
     x, given = torch.randn(2, 7, 32), torch.randn(2, 21, 32)
-    still = torch.stack((torch.ones(21, 4), torch.zeros(21, 4)))  # no rotation
-    mixed = block._attend(x, given, {"motion": still[:, :7], "condition": still})
+    still = torch.tensor([1.0, 0.0]).expand(21, 4, 2)  # no rotation
+    mixed = block._attend(x, given, {"motion": still[:7], "condition": still})
     torch.testing.assert_close(mixed, theirs(x, given, given)[0], atol=1e-5, rtol=1e-4)
 
 
@@ -244,21 +246,6 @@ def test_eight_clips_are_learnt_by_heart(tmp_path: Path) -> None:
         for seed in range(4)
     ]
     assert sum(scores) / 4 > 0.95, scores
-
-
-@pytest.mark.slow
-def test_a_compiled_objective_is_the_same(features: Path) -> None:
-    shape = replace(TINY, four_stream_depth=0, two_stream_depth=0)
-    windows = windows_of(features, short(model=shape))
-    batch = stack([windows[number] for number in range(2)])
-    objective = MotionObjective(windows.config, windows.stats)
-    nn.init.normal_(objective.network.head.weight)
-    eager = objective(batch)["loss"]
-    objective.compile()
-    compiled = objective(batch)["loss"]
-    torch.testing.assert_close(compiled, eager)
-    compiled.backward()
-    assert objective.network.null_audio.grad is not None
 
 
 @pytest.mark.slow

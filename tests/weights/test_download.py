@@ -179,6 +179,11 @@ def test_listing_and_dry_run_fetch_nothing(bench: Bench) -> None:
     assert "kling/net@main/landmark.onnx" in dry
     assert "1.0 MB" in dry
     assert "only with --trust odd" in dry
+    assert "to be fetched: at least 1.0 MB" in dry
+    listed = bench.run("--list").stdout
+    assert "0 of 2 there: 0.0 MB of at least 1.0 MB" in listed
+    assert f"converted: {cache_dir()}" in listed
+    assert "downloads: " in listed
     assert not bench.hub.requests
     assert not cache_dir().exists()
     assert bench.run("--list", "--verify").exit_code == 2

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,73 @@ def test_wrong_bytes_are_refused_and_nothing_of_them_stays(bench: Bench) -> None
 
     bench.hub.wrong = {}
     assert bench.run().exit_code == 0, "the same command mends it"
+
+
+def test_a_login_page_is_told_as_one_and_costs_nothing_that_was_there(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "RETRY_WAITS_S", ())
+    bench.weights(landmarks=[{**LANDMARKS}])
+    bench.hub.cut_after["landmark.onnx"] = 300_000
+    bench.hub.cuts_left = 1
+    assert bench.run().exit_code == 4
+    bench.hub.page = {"landmark.onnx"}
+    done = bench.run()
+    assert done.exit_code == 4
+    assert "answers with a web page (text/html) in place of" in done.stderr
+    assert "open the address in a browser" in done.stderr
+    bench.hub.page = set()
+    assert bench.run().exit_code == 0
+    assert bench.hub.gets("landmark.onnx")[-1].range == "bytes=300000-"
+    assert require("landmarks")["landmarks"].read_bytes() == ONNX
+
+
+def test_an_answer_of_another_length_is_refused_before_its_first_byte(bench: Bench) -> None:
+    url = f"{bench.hub.url}/files/net.pth"
+    bench.weights(net=[{"url": url, "sha256": sha(HTTPS), "size": len(HTTPS)}])
+    bench.hub.wrong = {"net.pth": HTTPS[:-9]}
+    done = bench.run()
+    assert done.exit_code == 4
+    assert f"its size is {len(HTTPS) - 9}, not {len(HTTPS)}" in done.stderr
+    assert not [path for path in bench.folder.rglob("*.part") if path.is_file()]
+
+
+def test_a_busy_server_is_given_the_time_it_asks_for(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfer, "RETRY_WAITS_S", (0.0, 0.0))
+    bench.weights(landmarks=[{**LANDMARKS}])
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    bench.hub.busy = {"landmark.onnx": ["1", format_datetime(soon, usegmt=True)]}
+    started = time.monotonic()
+    assert bench.run().exit_code == 0
+    assert time.monotonic() - started > 1.9, "a second, and until that date (which has no parts)"
+
+    bench.weights(late=[{"convert": False, "repo": "kling/net", "file": "late.onnx"}])
+    bench.hub.repos["kling/net"]["late.onnx"] = ONNX[::-1]
+    bench.hub.busy = {"late.onnx": ["3600"]}
+    started = time.monotonic()
+    done = bench.run()
+    assert time.monotonic() - started < 10
+    assert done.exit_code == 4
+    assert "answers 429 after 0 of 1024000 bytes" in done.stderr
+    assert "in 3600 s" in done.stderr
+
+
+def test_a_dead_proxy_is_named_without_its_password(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.weights(landmarks=[{**LANDMARKS}])
+    monkeypatch.setenv("HF_ENDPOINT", "http://hub.example")
+    monkeypatch.setenv("HTTP_PROXY", "http://me:secret@127.0.0.1:1")
+    monkeypatch.setenv("http_proxy", "http://me:secret@127.0.0.1:1")
+    done = bench.run()
+    assert done.exit_code == 4
+    assert (
+        "http://hub.example cannot be reached through the proxy http://127.0.0.1:1" in done.stderr
+    )
+    assert "unset HTTP_PROXY" in done.stderr
+    assert "secret" not in done.stderr
 
 
 class Evil:
@@ -197,18 +266,6 @@ def test_a_host_that_swallows_everything_counts_as_offline(
             ensure(["landmarks"])
 
 
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 512 kB."""
-    folder = tmp_path / "tiny"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    if not hasattr(os, "geteuid") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("cannot mount a small file system here")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
-
-
 def test_a_full_disk_is_one_clear_message(
     bench: Bench, tiny_disk: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +310,7 @@ def test_interrupting_stops_at_once_and_the_next_run_goes_on(bench: Bench) -> No
     _, said = process.communicate(timeout=8)
     assert process.returncode == 130
     assert "Traceback" not in said
+    assert "what is done is kept; the same command goes on" in said
     have = parts[0].stat().st_size
     assert have < len(ONNX)
     bench.hub.slow = set()

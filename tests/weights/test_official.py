@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import soundfile
 
+from extract_bench import talking
+from extract_bench import write_video as lossless
 from hub_server import serve
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.media import read_audio, read_video
@@ -104,6 +106,25 @@ def test_saved_motion_and_seed_give_the_same_frames(bench: Bench) -> None:
     )
     assert (first == again).all()
     assert abs(first - other).max() > 5
+
+
+def test_a_video_drives_by_m_relative_to_its_neutral_frame(bench: Bench) -> None:
+    """LivePortrait's own use: what M sees of a face, off its rest, moves the portrait off its."""
+    lossless(bench.folder / "drive.mkv", talking(6), None)
+    report = bench.generate("d.mkv", "--model", "moda", "--motion", "drive.mkv",
+                            "--save-motion", "d.safetensors")  # fmt: skip
+    assert report["frames"] == 6
+    recording = load_motion(bench.folder / "d.safetensors")
+    assert recording.motion.shape == (6, 70)
+    assert not recording.absolute
+    moved = (recording.motion - recording.neutral).abs()
+    assert moved[:, :63].max() > 1e-3
+    assert moved[:, 63].max() > 0  # scale, which the mesh says nothing of
+    bench.generate("t.mkv", "--model", "moda", "--motion", "drive.mkv", "--take", "lips",
+                   "--save-motion", "t.safetensors")  # fmt: skip
+    taken = load_motion(bench.folder / "t.safetensors")
+    assert taken.absolute
+    assert len(taken.motion) == SHORT
 
 
 @pytest.mark.parametrize(

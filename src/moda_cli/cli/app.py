@@ -1,33 +1,66 @@
 """The `moda` application: its error boundary and what every command shares."""
 
 import _thread
+import atexit
 import errno
+import json
 import logging
 import os
 import signal
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Annotated, Any
+from types import CodeType
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
 from moda_cli import __version__
-from moda_cli.errors import ModaError, UsageError
+from moda_cli.cli.command import HELP, Command, Headings
+from moda_cli.cli.options import HELPED
+from moda_cli.errors import ModaError, UsageError, did_you_mean
+from moda_cli.stopwatch import DETAIL
 
 TyperUsageError = typer.BadParameter.__base__  # Typer brings its own copy of Click
 INTERRUPTED, READER_GONE, TERMINATED = 130, 141, 143  # 128 and the signal, as in a shell
-AGAIN_S = 0.01  # until an interrupt that was dropped comes again
+AGAIN_S = 0.01  # between looks whether a dropped interrupt can come again
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.EBADF)
+CLOSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 
 
-class ErrorBoundary(TyperGroup):
-    """Turns every error a user can act on into one or two plain lines and an exit code."""
+COMMANDS = ("generate", "ui", "info", "doctor", "download", "eval", "extract", "train", "help")
+
+
+class ErrorBoundary(Headings, TyperGroup):
+    """Turns every error a user can act on into one or two plain lines and an exit code.
+
+    Under --json also into one object on standard output.
+    """
+
+    as_json = False
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Raises UsageError for a command that is not there."""
+        if args[0] not in self.commands and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], self.commands, "`moda --help` lists the commands")
+            raise UsageError(f"there is no command {args[0]}", hint=hint)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order in which they are met."""
+        return sorted(self.commands, key=COMMANDS.index)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Commands first."""
+        self.format_commands(ctx, formatter)
+        super().format_options(ctx, formatter)
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
+        self.as_json = "--json" in (kwargs.get("args") or (args and args[0]) or sys.argv[1:])
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))  # cleans up on its way
         standalone = kwargs.pop("standalone_mode", True)
@@ -37,45 +70,119 @@ class ErrorBoundary(TyperGroup):
             with _stubborn_interrupts():
                 code = super().main(*args, **kwargs)
             if code == INTERRUPTED:  # Typer has caught it
-                typer.echo("error: interrupted", err=True)
+                self._report(_interrupted())
         except ModaError as error:
-            code = _report(str(error), error.hint, error.exit_code, error)
+            code = self._report(error)
         except TyperUsageError as error:  # type: ignore[misc]
-            command = error.ctx.command_path if getattr(error, "ctx", None) else "moda"
-            code = _report(error.format_message(), f"see `{command} --help`", 2, error)
+            code = self._report(_in_our_words(error))
         except (KeyboardInterrupt, typer.Abort) as error:
-            code = _report("interrupted", "", INTERRUPTED, error)
+            code = self._report(_interrupted(error))
         except OSError as error:
-            if error.errno not in FULL:
+            if error.errno not in (*FULL, *CLOSED):
                 raise
-            _drop_output()
-            message = f"cannot write {error.filename or 'the output'}: {error.strerror}"
-            code = _report(message, "", UsageError.exit_code, error)
+            what = "use"
+            if error.errno in FULL:
+                what, self.as_json = "write", False  # there is nowhere to print it
+                _drop_output()
+            message = f"cannot {what} {error.filename or 'the output'}: {error.strerror}"
+            code = self._report(UsageError(message))
         except SystemExit as error:
             if error.code != 1:
                 raise
             code = READER_GONE  # Typer and rich have caught it, and leave with 1
         if standalone:
-            sys.exit(code if isinstance(code, int) else 0)
+            _leave(code if isinstance(code, int) else 0)
         return code
+
+    def _report(self, error: ModaError) -> int:
+        with suppress(OSError):  # of a closed pipe: the code says it all
+            typer.echo(f"error: {error}", err=True)
+            if error.hint:
+                typer.echo(f"hint: {error.hint}", err=True)
+            if self.as_json:
+                told = {"code": error.exit_code, "kind": error.kind, "message": str(error)}
+                typer.echo(json.dumps({"error": {**told, "hint": error.hint}}))
+        if logging.getLogger("moda_cli").isEnabledFor(logging.DEBUG):
+            traceback.print_exception(error.__cause__ or error, file=sys.stderr)
+        return error.exit_code
+
+
+def _interrupted(cause: BaseException | None = None) -> ModaError:
+    error = ModaError("interrupted")
+    error.exit_code, error.kind, error.__cause__ = INTERRUPTED, "interrupted", cause
+    return error
+
+
+def _in_our_words(error: Any) -> UsageError:
+    """What Typer finds wrong with a command line."""
+    context: Any = getattr(error, "ctx", None)
+    hint = f"see `{context.command_path if context else 'moda'} --help`"
+    kind, option = type(error).__name__, getattr(error, "option_name", "")
+    name = error.param.opts[0] if getattr(error, "param", None) else ""
+    if kind == "NoSuchOption":
+        known = [n for p in context.command.params for n in (*p.opts, *p.secondary_opts)]
+        message, hint = f"there is no option {option}", did_you_mean(option, known, hint)
+    elif kind == "BadOptionUsage":
+        takes_none = "does not take" in error.message
+        message = f"{option} takes no value" if takes_none else f"{option} needs a value"
+    elif kind == "MissingParameter":
+        message = f"{name if name.startswith('-') else name.upper()} is missing"
+    else:
+        message = error.format_message()
+    said = UsageError(message, hint=hint)
+    said.__cause__ = error
+    return said
+
+
+def _leave(code: int) -> NoReturn:
+    """Ends this process; one of torchrun's skips the last steps of Python.
+
+    In them Gloo's threads live on, and one that is late in freeing a tensor aborts the process.
+    """
+    if "LOCAL_RANK" in os.environ:
+        atexit._run_exitfuncs()
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 @contextmanager
 def _stubborn_interrupts() -> Iterator[None]:
-    """A Ctrl-C that comes where Python drops exceptions, such as in a finaliser, comes again."""
+    """A Ctrl-C that comes where Python drops exceptions, such as in a finaliser, comes again.
+
+    Not while the main thread is still in the hook that hears of it, which drops exceptions too.
+    """
     usual = sys.unraisablehook
 
     def again(dropped: "sys.UnraisableHookArgs") -> None:
         if isinstance(dropped.exc_value, KeyboardInterrupt):
-            threading.Timer(AGAIN_S, _thread.interrupt_main).start()
+            threading.Thread(target=interrupt, daemon=True).start()
         else:
             usual(dropped)
+
+    def interrupt() -> None:
+        while again.__code__ in _codes_of_main_thread():
+            time.sleep(AGAIN_S)
+        if hasattr(signal, "pthread_kill"):  # it wakes a main thread that waits
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        else:
+            _thread.interrupt_main()
 
     sys.unraisablehook = again
     try:
         yield
     finally:
         sys.unraisablehook = usual
+
+
+def _codes_of_main_thread() -> Iterator[CodeType]:
+    """What runs there now, innermost first."""
+    frame = sys._current_frames().get(threading.main_thread().ident or 0)
+    while frame:
+        yield frame.f_code
+        frame = frame.f_back
 
 
 def _reopen_streams() -> None:
@@ -97,22 +204,32 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _report(message: str, hint: str, code: int, error: BaseException) -> int:
-    with suppress(OSError):  # of a closed pipe: the code says it all
-        typer.echo(f"error: {message}", err=True)
-        if hint:
-            typer.echo(f"hint: {hint}", err=True)
-    if logging.getLogger("moda_cli").isEnabledFor(logging.DEBUG):
-        traceback.print_exception(error, file=sys.stderr)
-    return code
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-app = typer.Typer(
+class Moda(typer.Typer):
+    """The application, whose commands are all of one kind."""
+
+    def command(self, name: str | None = None, **given: Any) -> Callable[[F], F]:
+        """As Typer's."""
+        return super().command(name, cls=Command, **given)
+
+
+FIRST_STEPS = """
+First steps:
+  moda generate --open                       the example clip, made and played
+  moda generate me.png speech.wav --open     your own
+  moda doctor                                what this machine can do
+  moda --install-completion                  the shell completes options and values
+"""
+
+app = Moda(
     cls=ErrorBoundary,
-    add_completion=False,
     invoke_without_command=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings=HELP,
+    epilog=FIRST_STEPS,
 )
 
 
@@ -134,17 +251,26 @@ def moda(
         typer.echo(context.get_help())
 
 
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
-Verbose = Annotated[
-    int, typer.Option("--verbose", "-v", count=True, help="Twice: show tracebacks.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Command_ = Annotated[str, HELPED.argument("COMMAND", "Whose help.", values=COMMANDS)]
+
+
+@app.command(name="help")
+def help_(context: typer.Context, command: Command_ = "") -> None:
+    """Show the help of a command."""
+    root = context.find_root()
+    group: Any = root.command
+    if not command:
+        typer.echo(root.get_help())
+        return
+    _, found, _ = group.resolve_command(root, [command])
+    found.make_context(command, ["--help"], parent=root)
 
 
 def start_logging(quiet: bool, verbose: int) -> None:
-    level = logging.ERROR if quiet else (logging.INFO, logging.DEBUG)[min(verbose, 2) // 2]
+    level = logging.ERROR if quiet else (logging.INFO, DETAIL, logging.DEBUG)[min(verbose, 2)]
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("moda_cli")
     logger.handlers = [handler]
     logger.setLevel(level)
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what is wrong with a file we say ourselves

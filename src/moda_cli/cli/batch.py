@@ -1,7 +1,7 @@
 """`moda generate` for many clips."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -51,10 +51,11 @@ def run_batch(
 
     from moda_cli.choice import choose
     from moda_cli.device import several_devices, threads_each
+    from moda_cli.files import with_absolute_paths
     from moda_cli.jobs import batch as run
     from moda_cli.jobs.clip_list import batch_folder, jobs_from_file, jobs_from_folders, parse_shard
     from moda_cli.jobs.clips import ClipMaker
-    from moda_cli.jobs.places import with_absolute_paths
+    from moda_cli.jobs.cluster import kind_of_device
     from moda_cli.jobs.workforce import Workforce
     from moda_cli.weights.download import ensure
 
@@ -69,8 +70,8 @@ def run_batch(
         if output is None or portrait is None or audio is None:
             raise UsageError("--output is missing", hint="give a folder for the clips")
         jobs, alone = jobs_from_folders(portrait, audio, base, output, product=product)
-    if machines.ray and (machines.gpus or machines.batch):
-        raise UsageError("--gpus and --batch are for this machine, --ray is for others")
+    if machines.ray and machines.gpus:
+        raise UsageError("--gpus is for this machine, --ray is for others")
     places = (
         several_devices(machines.device, machines.gpus, machines.workers)
         if not machines.ray
@@ -80,11 +81,12 @@ def run_batch(
     choice = choose(machines.model, machines.renderer, torch.device(first))
     with download_bars(shown=not quiet) as on_progress:
         ensure(choice.components, on_progress)
+    kind = kind_of_device(machines.ray, machines.device) if machines.ray else first
+    group = machines.batch or (SIDE_BY_SIDE if kind.startswith("cuda") else 1)
     if machines.ray:
-        jobs = [with_absolute_paths(job) for job in jobs]
-        workforce = Workforce([machines.device], ray=machines.ray)
+        jobs = [replace(job, clip=with_absolute_paths(job.clip, job.urls)) for job in jobs]
+        workforce = Workforce([machines.device], group=group, ray=machines.ray)
     else:
-        group = machines.batch or (SIDE_BY_SIDE if first.startswith("cuda") else 1)
         workforce = Workforce(places, threads_each(len(places)), group, isolated=True)
     prepare = ClipMaker(choice.model, choice.renderer, machines.dtype, machines.compiled)
     execute = partial(workforce.execute, prepare=prepare)
@@ -93,7 +95,11 @@ def run_batch(
     with batch_view(quiet=quiet, paths=not as_json) as view:
         if alone:
             view.say(f"without a partner of the same name: {', '.join(alone)}")
-        summary = run.run(jobs, folder, choice.described(), execute, view, rules)
+        try:
+            summary = run.run(jobs, folder, choice.described(), execute, view, rules)
+        except (KeyboardInterrupt, SystemExit):
+            view.interrupted()
+            raise
     view.ended(summary)
     if as_json:
         typer.echo(json.dumps(asdict(summary), default=str))

@@ -1,6 +1,5 @@
 """A batch on the terminal: bars and failures on stderr while it runs, a table at its end."""
 
-import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -8,6 +7,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import typer
+
+from moda_cli.cli.bar import logged_above
 
 if TYPE_CHECKING:
     from moda_cli.jobs.batch import Summary
@@ -28,13 +29,16 @@ class Plain:
     def __init__(self, quiet: bool, paths: bool) -> None:
         self.quiet, self.paths = quiet, paths
         self.failures: list[tuple[str, str]] = []
+        self.total = self.done = 0
 
     def planned(self, todo: int, skipped: int, failed: int) -> None:
+        self.total, self.done = todo + skipped + failed, skipped
         if skipped or failed:
             again = "; --retry-failed tries them again" if failed else ""
             self.say(f"{skipped} finished before, {failed} failed before{again}; {todo} to do")
 
     def happened(self, job: "Job", event: "Event") -> None:
+        self.done += event.kind == "done"
         if event.kind == "done" and self.paths:
             typer.echo(job.output)
         elif event.kind == "failed":
@@ -46,6 +50,10 @@ class Plain:
     def say(self, text: str) -> None:
         if not self.quiet:
             typer.echo(text, err=True)
+
+    def interrupted(self) -> None:
+        if self.total:
+            self.say(f"{self.done} of {self.total} clips are done; the same command goes on")
 
     def ended(self, summary: "Summary") -> None:
         self.say(outcome(summary))
@@ -60,7 +68,6 @@ class Live(Plain):
         self.overall = progress.add_task("all", total=None, note="")
         self.lines: dict[str, Any] = {}
         self.at: dict[str, str] = {}  # what each worker is making
-        self.made = 0
 
     def planned(self, todo: int, skipped: int, failed: int) -> None:
         super().planned(todo, skipped, failed)
@@ -84,8 +91,8 @@ class Live(Plain):
                 self.console.print(failure(job, event), markup=False)
             elif self.paths:
                 typer.echo(job.output)
-            self.made += event.kind == "done"
-            note = f"{self.made} made, {len(self.failures)} failed"
+            self.done += event.kind == "done"
+            note = f"{self.done} done, {len(self.failures)} failed"
             self.progress.update(self.overall, advance=1, note=note)
 
     def say(self, text: str) -> None:
@@ -106,17 +113,6 @@ class Live(Plain):
             if len(self.failures) > SHOWN:
                 faults.add_row(f"and {len(self.failures) - SHOWN} more", "see the report")
             self.console.print(faults)
-
-
-class _Above(logging.Handler):
-    """Log lines above the bars instead of through them."""
-
-    def __init__(self, console: Any) -> None:
-        super().__init__()
-        self.console = console
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.console.print(record.getMessage(), markup=False)
 
 
 @contextmanager
@@ -144,15 +140,13 @@ def batch_view(*, quiet: bool, paths: bool) -> Iterator[Plain]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}", markup=False),
     )
-    logger = logging.getLogger("moda_cli")
-    handlers, logger.handlers = logger.handlers, [_Above(console)]
-    try:
-        with Progress(*columns, console=console, transient=True) as progress:
-            view = Live(console, progress)
-            view.paths = paths and not sys.stdout.isatty()
-            yield view
-    finally:
-        logger.handlers = handlers
+    with (
+        logged_above(console),
+        Progress(*columns, console=console, transient=True) as progress,
+    ):
+        view = Live(console, progress)
+        view.paths = paths and not sys.stdout.isatty()
+        yield view
 
 
 def outcome(summary: "Summary") -> str:

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.app import app, start_logging
+from moda_cli.cli.interrupted import count_kept
+from moda_cli.cli.options import FILES, AsJson, Quiet, Verbose
 from moda_cli.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
@@ -18,33 +19,47 @@ if TYPE_CHECKING:
     from moda_cli.weights.manifest import Component
 
 
-class Use(StrEnum):
-    any = "any"
-    commercial = "commercial"
+EXAMPLES = """
+Examples:
+  moda download --list    every file, its licence, what is there and where
+  moda download           what `moda generate --model moda` needs
+  moda download eval      what `moda eval` needs
+"""
+LICENCES = ("any", "commercial")
 
 
-@app.command()
+def _names() -> list[str]:
+    from moda_cli.weights.manifest import PROFILES, load_manifest
+
+    return [*PROFILES, "all", *load_manifest().components]
+
+
+@app.command(epilog=EXAMPLES)
 def download(
     what: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="PROFILE",
-            help="moda (default), eval, train or all; or components by name.",
+        FILES.argument(
+            "PROFILE...",
+            "moda (default), eval, train or all; or components by name.",
+            values=_names,
         ),
     ] = None,
     trust: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="Take a file whose sum is not known; repeatable."),
+        FILES.text(
+            "--trust", "NAME", "Take a file whose sum is not known; repeatable.", values=_names
+        ),
     ] = None,
     license: Annotated[
-        Use, typer.Option("--license", help="commercial: leave out what it does not allow.")
-    ] = Use.any,
+        str,
+        FILES.choice("--license", "USE", LICENCES, "commercial leaves out what does not allow it."),
+    ] = "any",
     list_only: Annotated[
-        bool, typer.Option("--list", help="Show every file, its licence and what is there.")
+        bool, FILES.switch("--list", "Show every file, its licence and what is there.")
     ] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Check what is there again.")] = False,
+    verify: Annotated[bool, FILES.switch("--verify", "Check what is there again.")] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would be fetched, and from where.")
+        bool, FILES.switch("--dry-run", "Show what would be fetched, and from where.")
     ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -67,7 +82,7 @@ def download(
                 f"--trust {name} names no component", hint="see `moda download --list`"
             )
     chosen = manifest.select(what or (["all"] if list_only or verify else ["moda"]))
-    if license is Use.commercial:
+    if license == "commercial":
         left_out = [c.name for c in chosen if not c.commercial]
         chosen = [c for c in chosen if c.commercial]
         if left_out and not quiet:
@@ -85,7 +100,7 @@ def _download(
 ) -> None:
     from moda_cli.weights import download as weights
 
-    with download_bars(shown=not quiet) as on_progress:
+    with count_kept("", shown=not quiet), download_bars(shown=not quiet) as on_progress:
         outcomes = weights.download(chosen, trust, on_progress)
     if as_json:
         rows = [
@@ -101,7 +116,13 @@ def _download(
             note = f"{name}: not fetched, its sum is not known; `--trust {name}` takes it anyway"
             typer.echo(note, err=True)
         elif not quiet:
-            row = (name, outcome.status, _bytes(entry.size), outcome.component.licence, entry.path)
+            row = (
+                name,
+                outcome.status,
+                size_text(entry.size),
+                outcome.component.licence,
+                entry.path,
+            )
             typer.echo("  ".join(row))
 
 
@@ -146,7 +167,7 @@ def _show(
             }
             for c in shown
         ]
-        typer.echo(json.dumps({"components": rows}))
+        typer.echo(json.dumps({"components": rows, "places": dict(_places())}))
         return
     head = ("name", "size", "profiles", "commercial", "source" if missing_only else "installed")
     lines = [(*head, "licence")]
@@ -155,14 +176,32 @@ def _show(
         if needs_trust(c) and not there[c.name]:
             state = f"only with --trust {c.name}"
         use = "yes" if c.commercial else "no"
-        lines.append((c.name, _bytes(c.size), ",".join(c.profiles), use, state, c.licence))
+        lines.append((c.name, size_text(c.size), ",".join(c.profiles), use, state, c.licence))
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
         padded = [text.ljust(width) for text, width in zip(line, widths, strict=False)]
         typer.echo("  ".join((*padded, line[-1])))
+    got = [c for c in shown if there[c.name]]
+    there_of_all = f"{len(got)} of {len(shown)} there: {_total(got)} of {_total(shown)}"
+    typer.echo(f"to be fetched: {_total(shown)}" if missing_only else there_of_all)
+    for name, place in _places():
+        typer.echo(f"{name}: {place}")
 
 
-def _bytes(size: int | None) -> str:
+def _places() -> "list[tuple[str, str]]":
+    """Where files are kept: as they are fetched, and converted."""
+    from moda_cli.weights.store import cache_dir, hub_cache
+
+    return [("downloads", str(hub_cache())), ("converted", str(cache_dir()))]
+
+
+def _total(components: "Sequence[Component]") -> str:
+    known = sum(c.size or 0 for c in components)
+    at_least = "at least " if any(c.size is None for c in components) else ""
+    return f"{at_least}{size_text(known)}"
+
+
+def size_text(size: int | None) -> str:
     if size is None:
         return "?"
     return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"

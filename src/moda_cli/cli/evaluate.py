@@ -6,9 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.app import app, start_logging
 from moda_cli.cli.bar import progress_bar
+from moda_cli.cli.interrupted import count_kept
+from moda_cli.cli.opening import open_file
+from moda_cli.cli.options import (
+    DTYPES,
+    FILES,
+    MACHINE,
+    RENDERERS,
+    AsJson,
+    Device,
+    Panel,
+    PrintConfig,
+    Quiet,
+    Verbose,
+)
+from moda_cli.config import LIMITS, SPLITS
 from moda_cli.errors import UsageError
+from moda_cli.evaluate.columns import COLUMNS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,94 +33,155 @@ if TYPE_CHECKING:
 
     from moda_cli.evaluate.results import Results
 
+NAMED = 8  # clips in one line
 EXIT_LEFT_OUT = 1  # of a run that measured the others
 
 
-@app.command(name="eval")
+MEASURES, GENERATING = Panel("What is measured"), Panel("With --generate")
+METRICS = tuple(dict.fromkeys(column.metric for column in COLUMNS if column.metric != "rtf"))
+
+EXAMPLES = """
+Examples:
+  moda eval me_speech.mp4 --open                    one clip, without weights
+  moda eval out/report.jsonl                        a batch, with its speed
+  moda eval out/ --reference hdtf/ --split hdtf-50  the paper's table
+"""
+
+
+@app.command(name="eval", epilog=EXAMPLES)
 def evaluate(
     generated: Annotated[
-        Path, typer.Argument(help="Folder of generated clips, or a batch's report.jsonl.")
+        Path,
+        FILES.argument("GENERATED", "A clip, a folder of clips, or a batch's report.jsonl."),
     ],
     reference: Annotated[
         Path | None,
-        typer.Option(
-            help="Folder of real clips of the same names; with --split the data set's root."
+        FILES.text(
+            "--reference",
+            "PATH",
+            "The real clip, or a folder of real clips of the same names; with --split the data"
+            " set's root.",
         ),
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for the results. Default: GENERATED-eval."),
+        FILES.text("--output", "FOLDER", "For the results. Default: GENERATED-eval.", "-o"),
     ] = None,
+    opened: Annotated[
+        bool, FILES.switch("--open", "Show the finished page in the browser.")
+    ] = False,
     split: Annotated[
-        str | None, typer.Option(help="hdtf-50 hdtf-100 hdtf-all celebvhq-50 wild.")
+        str | None, FILES.choice("--split", "SPLIT", SPLITS, "Which clips of a data set.")
     ] = None,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="HDTF's annotation folder, celebvhq_info.json, or a manifest.json."),
+        FILES.text(
+            "--annotations",
+            "PATH",
+            "HDTF's annotation folder, celebvhq_info.json, or a manifest.json.",
+        ),
     ] = None,
-    generate: Annotated[
-        bool, typer.Option("--generate", help="Make the split's clips first, and time that.")
-    ] = False,
     metrics: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME,...",
-            help="fid fvd fsim sync smooth face. Default: all whose weights are there.",
+        MEASURES.text(
+            "--metrics",
+            "NAME,...",
+            f"{' '.join(METRICS)}. Default: all whose weights are there.",
+            values=METRICS,
         ),
     ] = None,
     label: Annotated[
-        str | None, typer.Option(help="Name of the measured row. Default: the folder's.")
+        str | None,
+        MEASURES.text("--label", "TEXT", "Name of the measured row. Default: the folder's."),
     ] = None,
-    reference_row: Annotated[bool, typer.Option(help="Measure the real clips alone, too.")] = True,
+    reference_row: Annotated[
+        bool,
+        MEASURES.switch("--reference-row/--no-reference-row", "Measure the real clips alone, too."),
+    ] = True,
     fit: Annotated[
-        Literal["centre", "stretch"], typer.Option(help="How frames become square.")
+        Literal["centre", "stretch"],
+        MEASURES.choice("--fit", "HOW", ("centre", "stretch"), "How frames become square."),
     ] = "centre",
     resample: Annotated[
-        bool, typer.Option("--resample", help="Take clips that are not at 25 fps.")
+        bool, MEASURES.switch("--resample", "Take clips that are not at 25 fps.")
     ] = False,
     encode_reference: Annotated[
-        bool, typer.Option(help="Encode real clips like generated ones before comparing.")
+        bool,
+        MEASURES.switch(
+            "--encode-reference/--no-encode-reference",
+            "Encode real clips like generated ones before comparing.",
+        ),
     ] = True,
     fvd_cut: Annotated[
-        Literal["all-16", "first-16", "whole"], typer.Option(help="Windows of a clip for FVD.")
+        str,
+        MEASURES.choice(
+            "--fvd-cut", "HOW", ("all-16", "first-16", "whole"), "Windows of a clip for FVD."
+        ),
     ] = "all-16",
     fvd_resize: Annotated[
-        Literal["stretch", "centre-crop", "bicubic"], typer.Option(help="Resizing for FVD.")
+        str,
+        MEASURES.choice(
+            "--fvd-resize", "HOW", ("stretch", "centre-crop", "bicubic"), "Resizing for FVD."
+        ),
     ] = "stretch",
     fvd_network: Annotated[
-        Literal["i3d_torchscript", "i3d"], typer.Option(help="Weights for FVD.")
+        Literal["i3d_torchscript", "i3d"],
+        MEASURES.choice("--fvd-network", "NAME", ("i3d_torchscript", "i3d"), "Weights for FVD."),
     ] = "i3d_torchscript",
     bootstrap: Annotated[
-        int, typer.Option(min=1, help="Resamples of the clips for intervals of means.")
+        int,
+        MEASURES.number(
+            "--bootstrap", "Resamples of the clips for intervals of means.", 1, whole=True
+        ),
     ] = 1000,
     bootstrap_distances: Annotated[
-        int, typer.Option(min=1, help="The same for FID and FVD, which cost more.")
+        int,
+        MEASURES.number(
+            "--bootstrap-distances", "The same for FID and FVD, which cost more.", 1, whole=True
+        ),
     ] = 100,
-    model: Annotated[str, typer.Option(help="With --generate, as in `moda generate`.")] = "auto",
+    generate: Annotated[
+        bool,
+        GENERATING.switch("--generate", "Make the split's clips first, and time that."),
+    ] = False,
+    model: Annotated[
+        str,
+        GENERATING.text(
+            "--model", "MODEL", "As in `moda generate`.", values=("auto", "mini", "moda")
+        ),
+    ] = "auto",
     renderer: Annotated[
-        Literal["auto", "rig", "liveportrait"], typer.Option(help="With --generate.")
+        str, GENERATING.choice("--renderer", "NAME", RENDERERS, "As in `moda generate`.")
     ] = "auto",
     dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"], typer.Option(help="With --generate.")
+        str, GENERATING.choice("--dtype", "TYPE", DTYPES, "As in `moda generate`.")
     ] = "auto",
-    seed: Annotated[int, typer.Option(min=0, help="With --generate.")] = 42,
+    seed: Annotated[
+        int, GENERATING.number("--seed", "Same seed, same videos.", *LIMITS["seed"], whole=True)
+    ] = 42,
     workers: Annotated[
         int,
-        typer.Option(
-            min=1, max=256, help="Processes that measure, of one thread; any number, same results."
+        MACHINE.number(
+            "--workers",
+            "Processes that measure, of one thread; any number, same results.",
+            1,
+            256,
+            whole=True,
         ),
     ] = 1,
     ray: Annotated[
         str | None,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Measure on this Ray cluster, whose machines share the clips and --output.",
+        MACHINE.text(
+            "--ray",
+            "ADDRESS",
+            "Measure on this Ray cluster, whose machines share the clips and --output.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    device: Device = "auto",
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
+    print_config: PrintConfig = False,
 ) -> None:
     """Measure talking-head videos with the paper's metrics, beside its published rows.
 
@@ -116,6 +193,7 @@ def evaluate(
         raise UsageError("--workers is for this machine, --ray for others")
     from moda_cli.evaluate import session
     from moda_cli.evaluate.protocol import Protocol  # torch loads here
+    from moda_cli.evaluate.tables import left_out_groups
     from moda_cli.metrics.fvd import FvdProtocol
 
     protocol = Protocol(
@@ -146,16 +224,21 @@ def evaluate(
         seed=seed,
         protocol=protocol,
     )
-    with progress_bar("measuring", "what", shown=not quiet) as draw:
+    with (
+        count_kept("measurements", shown=not quiet) as count,
+        progress_bar("measuring", "what", shown=not quiet) as draw,
+    ):
 
         def on_look(done: int, total: int, what: str) -> None:
+            count(done - 1, total)
             if draw:
                 draw(done - 1, total, what=what)
 
         results = session.evaluate(request, on_look)
-    for row in results["left_out"]:
-        what = f"{row['metric']} of {row['id']}" if row["metric"] else row["id"]
-        typer.echo(f"left out: {what} ({row['side']}): {row['reason']}", err=True)
+    for (metric, side, reason), ids in left_out_groups(results["left_out"]).items():
+        names = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if ids[NAMED:] else "")
+        what = f"{metric} of {names}" if metric else names
+        typer.echo(f"left out: {what} ({side}): {reason}", err=True)
     for note in results["notes"]:
         typer.echo(f"note: {note}", err=True)
     if as_json:
@@ -163,6 +246,8 @@ def evaluate(
     elif not quiet:
         _show(results)
         typer.echo(request.folder / "report.html")
+    if opened:
+        open_file(request.folder / "report.html")
     # other single columns are left out where a clip has none: no pauses, shorter than a second
     faults = {None, "lip_sync", *results["metrics"]}
     if any(row["metric"] in faults for row in results["left_out"]):
@@ -183,8 +268,8 @@ def _show(results: "Results") -> None:
         heads = [tables.title(column) for column in columns]
         table = _table(f"{tables.dataset_title(results)}, {count}", heads)
         rows = tables.paper_rows(results)
-        for previous, row in zip([None, *rows], rows, strict=False):
-            if previous and row.measured and not previous.measured:
+        for set_off, row in tables.ruled(rows):
+            if set_off:
                 table.add_section()
             cells = (
                 tables.number(c, row.cells[c.key]["value"]) if c.key in row.cells else "-"
@@ -205,9 +290,8 @@ def _show(results: "Results") -> None:
         cells = (tables.with_interval(column, cell) if cell else "-" for cell in found)
         table.add_row(f"{tables.title(column)} {column.unit}".strip(), *cells)
     console.print(table)
-    for name, state in results["metrics"].items():
-        if state["status"] != "measured":
-            typer.echo(f"{name}: {state['status']}; {state['reason']}")
+    for (status, reason), metrics in tables.unmeasured(results).items():
+        typer.echo(f"{', '.join(metrics)}: {status}; {reason}")
 
 
 def _table(title: str, heads: "Sequence[str]") -> "Table":

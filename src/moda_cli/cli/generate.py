@@ -2,243 +2,146 @@
 
 import gc
 import json
-import time
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
-from moda_cli.cli.bar import progress_bar
+from moda_cli.cli import clip_options as o
+from moda_cli.cli.app import app, start_logging
+from moda_cli.cli.bar import phases
 from moda_cli.cli.batch import Machines, run_batch
 from moda_cli.cli.download import download_bars
-from moda_cli.config import LIMITS, ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.cli.opening import open_file
+from moda_cli.cli.options import AsJson, Device, PrintConfig, Quiet, Verbose
+from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from moda_cli.pipeline import OnFrame
-
-
-@contextmanager
-def _frame_bar(fps: float, shown: bool) -> "Iterator[OnFrame | None]":
-    """A callback (done, total) that draws frames of `fps`, their rate, RTF and time to go."""
-    with progress_bar("rendering", "rate", shown=shown) as draw:
-        started = time.perf_counter()
-
-        def on_frame(done: int, total: int | None) -> None:
-            assert draw is not None
-            seconds = time.perf_counter() - started
-            draw(done, total, rate=f"{done / seconds:.0f} frames/s, RTF {seconds * fps / done:.2f}")
-
-        yield on_frame if draw else None
-
-
-def _limited(name: str, help: str) -> Any:
-    low, high = LIMITS[name]
-    return typer.Option(min=low, max=high, help=help)
-
-
+EXAMPLE_MADE = (
+    "the example: a drawn portrait says a sentence, both from the package;"
+    " your own: moda generate PORTRAIT AUDIO"
+)
 CLIP = ClipConfig(Path(), Path(), Path())  # a default has one home
 SAMPLER, RENDER = CLIP.sampler, CLIP.render
 
+EXAMPLES = """
+Examples:
+  moda generate --open                                    the example that comes with moda
+  moda generate me.png speech.wav --emotion happy --open  makes me_speech.mp4 and plays it
+  moda generate portraits/ speeches/ -o out/ --workers 2  every pair of the same name
 
-@app.command()
+What an option is: given here, else MODA_OPTION (such as MODA_DEVICE) in the environment, else in
+moda.toml in the working folder, else built in. --print-config shows which.
+"""
+
+
+@app.command(epilog=EXAMPLES)
 def generate(
-    portrait: Annotated[
-        Path | None, typer.Argument(help="Picture of a face, or a folder of them.")
-    ] = None,
-    audio: Annotated[
-        Path | None,
-        typer.Argument(
-            help="Speech in any format, a video's sound, or a folder; - takes WAV, or raw 16-bit"
-            " 16 kHz mono PCM, as it arrives."
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output",
-            "-o",
-            help="Video (.mp4 .mov .webm .mkv .gif), folder/, dir/%06d.png, or - to stream MP4."
-            " A batch's may be named like out/{portrait}_{seed}.mp4.",
-        ),
-    ] = None,
-    emotion: Annotated[
-        str,
-        typer.Option(
-            help="anger contempt disgust fear happy neutral sad surprise none,"
-            " or a timeline: 0:neutral,2.5:happy."
-        ),
-    ] = CLIP.emotion,
-    guidance: Annotated[
-        float | None,
-        _limited("guidance", help="Joint guidance; 1 is off. Default: the model's."),
-    ] = SAMPLER.guidance,
-    audio_scale: Annotated[
-        float | None,
-        _limited("audio_scale", help="Guidance towards the speech; 1 is off."),
-    ] = SAMPLER.audio_scale,
-    emotion_scale: Annotated[
-        float | None,
-        _limited("emotion_scale", help="Guidance towards the emotion; 1 is off."),
-    ] = SAMPLER.emotion_scale,
-    steps: Annotated[int, _limited("steps", help="Steps of the Euler solver.")] = SAMPLER.steps,
-    seed: Annotated[int, _limited("seed", help="Same seed, same video.")] = SAMPLER.seed,
-    head_motion: Annotated[
-        float, _limited("head_motion", help="Multiplies head movement.")
-    ] = RENDER.head_motion,
-    expression_scale: Annotated[
-        float, _limited("expression_scale", help="Multiplies the facial expression.")
-    ] = RENDER.expression_scale,
-    blink: Annotated[bool, typer.Option(help="Move the eyelids.")] = RENDER.blink,
-    face: Annotated[
-        str, typer.Option(help="largest, left, right, or a number counted from the left.")
-    ] = CLIP.face,
-    face_points: Annotated[
-        str | None,
-        typer.Option(
-            metavar="'X,Y X,Y X,Y'", help="Left pupil, right pupil, mouth centre, in pixels."
-        ),
-    ] = CLIP.face_points,
-    show_landmarks: Annotated[
-        Path | None, typer.Option(help="Write the portrait with the face points drawn in.")
-    ] = CLIP.show_landmarks,
-    save_crop: Annotated[
-        Path | None, typer.Option(help="Write the crop of the face that the networks see.")
-    ] = CLIP.save_crop,
-    background: Annotated[
-        str, typer.Option(help="Colour behind a transparent portrait: a name or #rrggbb.")
-    ] = CLIP.background,
-    full_frame: Annotated[
-        bool,
-        typer.Option("--full-frame/--crop", help="The whole portrait, or the crop round the face."),
-    ] = RENDER.full_frame,
-    fps: Annotated[float, _limited("fps", help="Frames per second.")] = RENDER.fps,
-    size: Annotated[
-        int | None,
-        _limited(
-            "size",
-            help="Longer side in pixels, even. Default: the portrait's, at most 1280.",
-        ),
-    ] = RENDER.size,
-    codec: Annotated[
-        str | None,
-        typer.Option(
-            help="h264 hevc vp9 av1, or h264_nvenc hevc_nvenc av1_nvenc on an NVIDIA GPU."
-            " Default: the container's usual one."
-        ),
-    ] = CLIP.codec,
-    crf: Annotated[int | None, _limited("crf", help="Quality; smaller is better.")] = CLIP.crf,
-    sound: Annotated[
-        bool, typer.Option("--audio/--no-audio", help="Put the sound in the video.")
-    ] = CLIP.sound,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", "-y", help="Replace files that are there.")
-    ] = CLIP.overwrite,
-    motion: Annotated[
-        Path | None, typer.Option(help="Render this motion file instead of sampling one.")
-    ] = CLIP.motion,
-    save_motion: Annotated[
-        Path | None, typer.Option(help="Write the motion as safetensors.")
-    ] = CLIP.save_motion,
-    plot: Annotated[
-        Path | None, typer.Option(help="Write the motion's curves under the waveform, as PNG.")
-    ] = CLIP.plot,
-    preview: Annotated[
-        Path | None, typer.Option(help="Write a contact sheet, as PNG.")
-    ] = CLIP.preview,
-    model: Annotated[
-        str,
-        typer.Option(help="auto, mini (bundled), moda (official), or a directory of a training."),
-    ] = "auto",
-    renderer: Annotated[
-        Literal["auto", "rig", "liveportrait"],
-        typer.Option(help="Who draws the frames. Default: the one that belongs to the model."),
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    dtype: Annotated[
-        Literal["auto", "float32", "float16", "bfloat16"],
-        typer.Option(help="Precision of LivePortrait's networks. auto: float16 on CUDA."),
-    ] = "auto",
-    compiled: Annotated[
-        bool,
-        typer.Option(
-            "--compile", help="Compile the networks: a slow first run, faster ones after it."
-        ),
-    ] = False,
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Decode and judge the finished file; exit 1 if it fails."),
-    ] = False,
-    min_sync: Annotated[
-        float, typer.Option(min=-1, max=1, help="Least correlation of mouth and sound for --check.")
-    ] = 0.3,
-    jobs: Annotated[
-        Path | None,
-        typer.Option(help="Batch: a .csv or .jsonl of jobs, a column an option; - is stdin."),
-    ] = None,
-    product: Annotated[
-        bool, typer.Option("--product", help="Batch: every portrait with every speech.")
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, max=256, help="Batch: processes, on each GPU or in all. Default: 1."),
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=64,
-            help="Batch: clips whose motion a process samples side by side."
-            " Default: 8 on a GPU, 1 on a CPU.",
-        ),
-    ] = None,
-    gpus: Annotated[str | None, typer.Option(help="Batch: all, or numbers such as 0,2.")] = None,
-    ray: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Batch: run on this Ray cluster.")
-    ] = None,
-    shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Batch: every N-th job, I from 0.")
-    ] = "0/1",
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Animate a doubtful face too. Batch: finished jobs again."),
-    ] = CLIP.force,
-    retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Batch: failed jobs again.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Batch: do not start if an input is unusable.")
-    ] = False,
+    portrait: o.Portrait = None,
+    audio: o.Audio = None,
+    output: o.Output = None,
+    overwrite: o.Overwrite = CLIP.overwrite,
+    opened: o.Open = False,
+    face: o.Face = CLIP.face,
+    face_points: o.FacePoints = CLIP.face_points,
+    background: o.Background = CLIP.background,
+    motion: o.Motion = CLIP.motion,
+    take: o.Take = None,
+    force: o.Force = CLIP.force,
+    emotion: o.Emotion = CLIP.emotion,
+    timeline: o.Timeline = CLIP.timeline,
+    emotion_scale: o.EmotionScale = SAMPLER.emotion_scale,
+    audio_scale: o.AudioScale = SAMPLER.audio_scale,
+    guidance: o.Guidance = SAMPLER.guidance,
+    head_motion: o.HeadMotion = RENDER.head_motion,
+    expression_scale: o.ExpressionScale = RENDER.expression_scale,
+    blink: o.Blink = RENDER.blink,
+    blink_rate: o.BlinkRate = RENDER.blink_rate,
+    silence_gate: o.SilenceGate = RENDER.silence_gate,
+    redrive: o.Redrive = RENDER.redrive,
+    seed: o.Seed = SAMPLER.seed,
+    steps: o.Steps = SAMPLER.steps,
+    full_frame: o.FullFrame = RENDER.full_frame,
+    size: o.Size = RENDER.size,
+    aspect: o.Aspect = RENDER.aspect,
+    fps: o.Fps = RENDER.fps,
+    codec: o.Codec = CLIP.codec,
+    crf: o.Crf = CLIP.crf,
+    sound: o.Sound = CLIP.sound,
+    subtitles: o.Subtitles = CLIP.subtitles,
+    subtitles_as: o.SubtitlesAs = CLIP.subtitles_as,
+    label: o.Label = CLIP.label,
+    font: o.Font = CLIP.font,
+    provenance: o.Provenance = CLIP.provenance,
+    c2pa: o.C2pa = CLIP.c2pa,
+    save_motion: o.SaveMotion = CLIP.save_motion,
+    save_timeline: o.SaveTimeline = CLIP.save_timeline,
+    plot: o.Plot = CLIP.plot,
+    preview: o.Preview = CLIP.preview,
+    show_landmarks: o.ShowLandmarks = CLIP.show_landmarks,
+    save_crop: o.SaveCrop = CLIP.save_crop,
+    check: o.Check = False,
+    min_sync: o.MinSync = 0.2,
+    model: o.Model = "auto",
+    renderer: o.Renderer = "auto",
+    device: Device = "auto",
+    dtype: o.Dtype = "auto",
+    compiled: o.Compile = False,
+    jobs: o.Jobs = None,
+    product: o.Product = False,
+    workers: o.Workers = None,
+    batch: o.Batch = None,
+    gpus: o.Gpus = None,
+    ray: o.Ray = None,
+    shard: o.Shard = "0/1",
+    retry_failed: o.RetryFailed = False,
+    strict: o.Strict = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
+    print_config: PrintConfig = False,
 ) -> None:
     """Animate PORTRAIT so that it speaks AUDIO.
 
     Folders, or --jobs, make a batch: the same command again goes on where it stopped.
     """
     start_logging(quiet, verbose)
+    # Threads that wait for each other by spinning take the cores from whoever needs them: on two
+    # busy ones a search for faces alone took 12 s in place of 0.1 s.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    from moda_cli.files import check_inputs, example, free_name
+
     streaming = str(output) == "-"
-    if streaming and as_json:
-        raise UsageError("--json and -o - both write to stdout", hint="give a file to --output")
+    if streaming and sys.stdout.isatty():
+        hint = "pipe it, as in `moda generate PORTRAIT AUDIO -o - | ffplay -`, or name a file"
+        raise UsageError("a terminal cannot show the video that -o - writes", hint=hint)
+    if streaming and (as_json or opened):
+        other = "--json" if as_json else "--open"
+        raise UsageError(f"{other} and -o - cannot be combined", hint="give a file to --output")
     pictures = output is not None and output.suffix.lower() == ".png"
     if check and (streaming or pictures or str(audio) == "-"):
         raise UsageError("--check reads video and sound again", hint="give it files of both")
+    alone = not (portrait or audio or jobs)
+    if alone:
+        portrait, audio = example("portrait.png"), example("speech.wav")
     clip = ClipConfig(
         portrait=portrait or Path(),
         audio=audio or Path(),
         output=output or Path(),
         emotion=emotion,
+        timeline=timeline,
         face=face,
         face_points=face_points,
         force=force,
         background=background,
         motion=motion,
+        take=",".join(take or ()) or None,
         save_motion=save_motion,
+        save_timeline=save_timeline,
         plot=plot,
         preview=preview,
         show_landmarks=show_landmarks,
@@ -246,13 +149,31 @@ def generate(
         codec=codec,
         crf=crf,
         sound=sound,
+        subtitles=subtitles,
+        subtitles_as=subtitles_as,
+        label=label,
+        font=font,
+        provenance=provenance,
+        c2pa=c2pa,
         overwrite=overwrite,
         sampler=SamplerConfig(steps, guidance, audio_scale, emotion_scale, seed),
-        render=RenderConfig(head_motion, expression_scale, blink, full_frame, size, fps),
+        render=RenderConfig(
+            head_motion,
+            expression_scale,
+            blink,
+            full_frame,
+            size,
+            fps,
+            blink_rate,
+            silence_gate,
+            aspect,
+            redrive,
+        ),
     )
     if jobs or (portrait and audio and (portrait.is_dir() or audio.is_dir())):
-        if streaming or check:
-            raise UsageError("a batch writes files, unchecked", hint="give -o a folder, no --check")
+        if streaming or check or opened:
+            what = "-o -" if streaming else "--check" if check else "--open"
+            raise UsageError(f"{what} is for a single clip", hint="give -o a folder")
         made_by = Machines(model, renderer, device, dtype, compiled, workers or 1, batch, gpus, ray)
         run_batch(
             clip,
@@ -267,16 +188,18 @@ def generate(
             quiet=quiet,
         )
         return
-    if portrait is None or audio is None or output is None:
-        absent = "PORTRAIT" if portrait is None else "AUDIO" if audio is None else "--output"
-        raise UsageError(f"{absent} is missing", hint="see `moda generate --help`")
-    alone = (product, workers, batch, gpus, ray, shard != "0/1", retry_failed, strict)
-    if any(alone):
+    if portrait is None or audio is None:
+        absent = "PORTRAIT" if portrait is None else "AUDIO"
+        hint = "`moda generate` alone makes an example"
+        raise UsageError(f"{absent} is missing", hint=f"{hint}; see `moda generate --help`")
+    if any((product, workers, batch, gpus, ray, shard != "0/1", retry_failed, strict)):
         raise UsageError(
             "a batch's option was given for a single clip", hint="give folders, or --jobs"
         )
+    check_inputs(portrait, audio)
     if not streaming:
-        clip = replace(clip, output=_clip_path(output, portrait, audio))
+        place = _clip_path(output or Path(), portrait, audio)
+        clip = replace(clip, output=place if output or overwrite else free_name(place))
     gc.disable()  # or it walks all of torch while that loads, and once more at the end
     from moda_cli.checks import resolve  # torch loads here: `--help` stays instant
     from moda_cli.pipeline import Pipeline
@@ -284,12 +207,15 @@ def generate(
     gc.freeze()
     gc.enable()
 
-    with _folder_made(output):
+    with _folder_made(output or clip.output):
         resolved = resolve(clip, _flag)  # weights may take an hour to come
-        with download_bars(shown=not quiet) as on_progress:
-            pipeline = Pipeline.load(model, device, renderer, dtype, compiled, on_progress)
-        with _frame_bar(fps, not quiet) as on_frame:
-            result = pipeline.generate(resolved, on_frame)
+        with phases(resolved.fps, shown=not quiet) as show:
+            show("loading")
+            with download_bars(shown=not quiet) as on_progress:
+                pipeline = Pipeline.load(
+                    model, device, renderer, dtype, compiled, on_progress, resolved.config
+                )
+            result = pipeline.generate(resolved, on_phase=show)
     report = {**asdict(result), "model": pipeline.name, "seed": seed, "emotion": emotion}
     failed = False
     if check:
@@ -303,10 +229,14 @@ def generate(
         measures = asdict(checked.measures) if checked.measures else {}
         report["check"] = {"verdict": checked.verdict, "reason": checked.reason, **measures}
         typer.echo(f"check: {checked.verdict}: {checked.reason}", err=True)
+    if alone and not quiet:
+        typer.echo(EXAMPLE_MADE, err=True)
     if as_json:
         typer.echo(json.dumps(report, default=str))
     elif not (quiet or streaming):
         typer.echo(result.output)
+    if opened:
+        open_file(result.output)
     if failed:
         raise typer.Exit(1)
 

@@ -3,79 +3,99 @@
 import json
 import os
 import re
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from moda_cli.cli.app import AsJson, Quiet, Verbose, app, start_logging
+from moda_cli.cli.app import app, start_logging
 from moda_cli.cli.bar import progress_bar
+from moda_cli.cli.options import (
+    FILES,
+    MACHINE,
+    AsJson,
+    Device,
+    Panel,
+    PrintConfig,
+    Quiet,
+    Verbose,
+)
+from moda_cli.config import ModelConfig
 from moda_cli.errors import UsageError
 from moda_cli.train.presets import PRESETS
 
+TRAINING = Panel("Training")
 
-@contextmanager
-def _step_bar(shown: bool) -> Iterator[Any]:
-    """A callback (step, steps, row) that draws loss and steps per second."""
-    with progress_bar("training", "loss", "rate", shown=shown) as draw:
-        started, first = 0.0, 0
-
-        def on_step(step: int, steps: int, row: dict[str, float]) -> None:
-            nonlocal started, first
-            assert draw is not None
-            texts = {}
-            if not started:  # the first step compiles, and may be a resumed one
-                started, first = time.perf_counter(), step
-            elif row:
-                rate = (step - first) / (time.perf_counter() - started)
-                texts = {"loss": f"loss {row['loss']:.4f}", "rate": f"{rate:.2f} steps/s"}
-            draw(step, steps, **texts)
-
-        yield on_step if draw else None
+EXAMPLES = """
+Examples:
+  moda train features/ -o runs/a --config mini             a small model, on one processor
+  moda train features/ -o runs/b --set batch_size=32       the paper's settings but one
+  moda train me/ -o runs/me --config mini --from mini      the bundled model learns one speaker
+  torchrun --nproc-per-node 8 -m moda_cli train features/ -o runs/c
+"""
 
 
-def _scores(row: dict[str, float]) -> str:
-    return " ".join(f"{name}={value:.4g}" for name, value in row.items())
-
-
-@app.command()
+@app.command(epilog=EXAMPLES)
 def train(
-    features: Annotated[Path, typer.Argument(help="Folder written by `moda extract`.")],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Run folder; a run that is there goes on.")
+    features: Annotated[
+        Path,
+        FILES.argument("FEATURES", "Folder written by `moda extract`."),
     ],
+    output: Annotated[
+        Path, FILES.text("--output", "FOLDER", "Of the run; one that is there goes on.", "-o")
+    ],
+    push: Annotated[
+        str | None, FILES.text("--push", "OWNER/NAME", "Upload the model to the Hub.")
+    ] = None,
     config: Annotated[
-        str, typer.Option(help=f"{' '.join(PRESETS)}, or a TOML or JSON file.")
+        str,
+        TRAINING.text(
+            "--config", "NAME", f"{' '.join(PRESETS)}, or a TOML or JSON file.", values=PRESETS
+        ),
     ] = "moda",
+    start: Annotated[
+        str | None,
+        TRAINING.text(
+            "--from",
+            "MODEL",
+            "Fine-tune: begin with the weights of mini, moda or a run.",
+            values=("mini", "moda"),
+        ),
+    ] = None,
     set_: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="FIELD=VALUE", help="Change a setting; can be repeated."),
+        TRAINING.text("--set", "FIELD=VALUE", "Change a setting; can be repeated."),
     ] = None,
     alse: Annotated[
-        Path | None, typer.Option(help="A trained sync expert, for its loss (ALSE).")
+        Path | None,
+        TRAINING.text("--alse", "RUN", "A trained sync expert, for its loss (ALSE)."),
     ] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Fail if there is no checkpoint to go on from.")
+        bool,
+        TRAINING.switch("--resume", "Fail if there is no checkpoint to go on from."),
     ] = False,
-    fsdp: Annotated[
-        bool, typer.Option("--fsdp", help="Under torchrun, split the model over the processes.")
-    ] = False,
-    workers: Annotated[
-        int, typer.Option(min=0, max=256, help="Processes that prepare samples.")
-    ] = 2,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Also log for TensorBoard.")
+        bool, TRAINING.switch("--tensorboard", "Also log for TensorBoard.")
     ] = False,
-    push: Annotated[
-        str | None, typer.Option(metavar="OWNER/NAME", help="Upload the model to the Hub.")
+    device: Device = "auto",
+    workers: Annotated[
+        int | None,
+        MACHINE.number(
+            "--workers",
+            "Processes that prepare samples. Default: 2, for a GPU up to 12.",
+            0,
+            256,
+            whole=True,
+        ),
     ] = None,
+    fsdp: Annotated[
+        bool,
+        MACHINE.switch("--fsdp", "Under torchrun, split the model over the processes."),
+    ] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     verbose: Verbose = 0,
+    print_config: PrintConfig = False,
 ) -> None:
     """Train a model on FEATURES.
 
@@ -84,22 +104,17 @@ def train(
     start_logging(quiet, verbose)
     from moda_cli.train.settings import train_config
 
-    settings = train_config(config, [*(set_ or []), *([f"alse={alse}"] if alse else [])])
+    changes = [*(set_ or []), *([f"alse={alse}"] if alse else [])]
+    settings = train_config(config, changes, start)
     if push is not None and not re.fullmatch(r"[\w.-]+/[\w.-]+", push):
         raise UsageError(f"--push {push} is no repository", hint="give it as owner/name")
+    from moda_cli.cli.train_view import Progress, closing_lines, say
     from moda_cli.train.loop import train  # torch loads here: `moda --help` stays instant
 
     main = os.environ.get("RANK", "0") == "0"
-    last: dict[str, float] = {}
-    with _step_bar(main and not quiet) as bar:
-
-        def on_step(step: int, steps: int, row: dict[str, float]) -> None:
-            last.update(row)
-            if bar:
-                bar(step, steps, row)
-            if "val_loss" in row and not quiet:
-                typer.echo(_scores(row), err=True)
-
+    shown = main and not quiet
+    with progress_bar("training", "loss", "rate", shown=shown) as draw:
+        progress = Progress(draw, shown)
         train(
             features,
             output,
@@ -109,16 +124,19 @@ def train(
             fsdp=fsdp,
             tensorboard=tensorboard,
             resume=resume,
-            on_step=on_step,
+            on_step=progress.on_step,
+            say=say if shown else lambda _: None,
         )
     if not main:
         return
+    for line in closing_lines(output, isinstance(settings.model, ModelConfig)) if shown else ():
+        say(line)
     url = None
     if push:
         from moda_cli.train.push import push_model
 
         url = push_model(output, push)
     if as_json:
-        typer.echo(json.dumps({"output": str(output), "url": url, **last}))
+        typer.echo(json.dumps({"output": str(output), "url": url, **progress.last}))
     elif not quiet:
         typer.echo(url or output)

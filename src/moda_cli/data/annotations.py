@@ -5,7 +5,6 @@ downloaded. A clip's speaker is what the data set knows of it: HDTF's names, a Y
 actor. No speaker is in two splits unless `--split authors` or `train` is asked for.
 """
 
-import json
 import math
 import re
 from collections import defaultdict
@@ -17,10 +16,13 @@ from typing import Any
 from moda_cli.config import SOUNDS, VIDEOS
 from moda_cli.data.splits import Candidate, load_split, select, share
 from moda_cli.errors import InputError, UsageError
+from moda_cli.files import parse_json
 
 DATASETS = ("hdtf", "celebvhq", "celebvtext", "mead")
-RULES = ("speakers", "authors", "train")
+RULES = ("speakers", "authors", "clips", "train")
 TEST_SHARE = 0.05  # of the speakers: what training is validated on
+LAST = "clips"  # a split: the last clips of all are to validate on
+LAST_PIECE_S = 15.0  # so that even a minute of one speaker has something to learn and to try
 PIECE_S = 60.0  # an annotated clip that lasts longer becomes several of equal length
 
 HDTF_PARTS = ("RD", "WDA", "WRA")
@@ -78,7 +80,9 @@ class Cut:
     box: Box | None = None
     sound: Path | None = None  # where it is not in the video
     emotion: str | None = None  # as its authors label it
-    split: str = "train"  # train; test: to validate on; eval: of moda-eval-v1, never trained on
+    # train; test: to validate on; eval: of moda-eval-v1, never trained on; LAST: as it falls
+    split: str = "train"
+    longest_s: float = PIECE_S  # what lasts longer becomes pieces of equal length
 
 
 def find_cuts(
@@ -89,13 +93,17 @@ def find_cuts(
 ) -> list[Cut]:
     """Everything to extract, in the order of the names.
 
-    rule: `speakers`, `authors` (MEAD's sentences) or `train` (all but moda-eval-v1's speakers).
+    rule: `speakers`, `authors` (MEAD's sentences), `clips` (the last of own recordings) or `train`
+    (all but moda-eval-v1's speakers).
     Raises InputError for what cannot be read, UsageError for options that do not fit.
     """
     if rule not in RULES:
         raise UsageError(f"no split is called {rule!r}", hint=f"one of {', '.join(RULES)}")
     if rule == "authors" and dataset != "mead":
         raise UsageError("--split authors is MEAD's", hint="take --split speakers")
+    if rule == LAST and dataset is not None:
+        hint = "take --split speakers"
+        raise UsageError("--split clips is for recordings of one speaker", hint=hint)
     found = list_videos(videos)
     if dataset is None:
         if annotations is not None:
@@ -114,7 +122,9 @@ def find_cuts(
         by_stem = {path.stem: path for path, _ in reversed(found)}
         listed = hdtf_cuts if dataset == "hdtf" else celebv_cuts
         cuts = [piece for cut in listed(annotations, by_stem) for piece in pieces(cut)]
-    if rule != "authors":
+    if rule == LAST:
+        cuts = [replace(cut, split=LAST, longest_s=LAST_PIECE_S) for cut in cuts]
+    elif rule != "authors":
         cuts = assign_splits(cuts, dataset, annotations, rule)
     return sorted(cuts, key=lambda cut: cut.name)
 
@@ -208,7 +218,8 @@ def hdtf_cuts(folder: Path, videos: dict[str, Path]) -> list[Cut]:
     for part in HDTF_PARTS:
         urls = dict(_rows(folder / f"{part}_video_url.txt"))
         heights = dict(_rows(folder / f"{part}_resolution.txt"))
-        boxes = dict(_rows(folder / f"{part}_crop_wh.txt"))
+        crops = folder / f"{part}_crop_wh.txt"
+        boxes = dict(_rows(crops))
         path = folder / f"{part}_annotion_time.txt"
         for name, times in _rows(path):
             (youtube,) = _youtube(urls.get(name, [])) or [""]
@@ -220,7 +231,7 @@ def hdtf_cuts(folder: Path, videos: dict[str, Path]) -> list[Cut]:
                 if key in videos:
                     cut = Cut(key, videos[key], videos[key].name, speaker, 0.0, end - start)
                 else:
-                    box = _hdtf_box(boxes.get(f"{name}_{number}"), heights.get(name))
+                    box = _hdtf_box(boxes.get(f"{name}_{number}"), heights.get(name), crops)
                     video = videos[whole] if whole else None
                     source = video.name if video else (whole or name)
                     cut = Cut(key, video, source, speaker, start, end, box)
@@ -259,11 +270,15 @@ def _times(text: str, path: Path) -> tuple[float, float]:
     return start, end
 
 
-def _hdtf_box(words: Sequence[str] | None, height: Sequence[str] | None) -> Box | None:
+def _hdtf_box(words: Sequence[str] | None, height: Sequence[str] | None, path: Path) -> Box | None:
+    """The box of the words behind a clip's name in `path`. Raises InputError."""
     if not words:
         return None
-    x, width, y, high = map(float, words)
-    return Box(x, y, x + width, y + high, float(height[0]) if height else None)
+    try:
+        x, width, y, high = map(float, words)
+        return Box(x, y, x + width, y + high, float(height[0]) if height else None)
+    except ValueError:
+        raise InputError(f"{path}: {' '.join(words)!r} is not x, width, y, height") from None
 
 
 def celebv_cuts(path: Path, videos: dict[str, Path]) -> list[Cut]:
@@ -272,7 +287,7 @@ def celebv_cuts(path: Path, videos: dict[str, Path]) -> list[Cut]:
     A video is a clip that was cut out, `{youtube id}_{n}`, or the whole one, `{youtube id}`.
     """
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8-sig"))
+        data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8-sig"))
         cuts = [_celebv_cut(key, row, videos) for key, row in data.get("clips", data).items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(

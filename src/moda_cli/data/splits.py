@@ -5,7 +5,6 @@ follows from the same hash. Anyone with the public annotation files gets the sam
 """
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from typing import Any
 
 from moda_cli.config import FPS, PICTURES, SOUNDS
 from moda_cli.errors import InputError, UsageError
+from moda_cli.files import parse_json
 
 PROTOCOL = "moda-eval-v1"
-NAMES = ("hdtf-50", "hdtf-100", "hdtf-all", "celebvhq-50", "wild")
 TITLES = {"hdtf": "HDTF", "celebvhq": "CelebV-HQ", "wild": "wild"}
 RESERVE = 30
 MIN_FRAMES = 75  # of a CelebV-HQ clip
@@ -132,7 +131,7 @@ def select(name: str, candidates: Iterable[Candidate]) -> Split:
 def read_manifest(path: Path, name: str) -> Split:
     """A list of the shape of hdtf_test_v1.json. Raises InputError for another."""
     try:
-        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = parse_json(path.read_text(encoding="utf-8"))
         if data["protocol"] != PROTOCOL:
             raise ValueError(f"its protocol is {data['protocol']!r}")
         test, reserve = (
@@ -217,7 +216,7 @@ def wild_cases(root: Path) -> list[Case]:
 def _about_case(path: Path) -> dict[str, str | None]:
     """What a case.json says of its case. Raises InputError for what it cannot say."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        found = parse_json(path.read_text(encoding="utf-8")) if path.exists() else {}
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {path}: {error}") from None
     if not isinstance(found, dict):

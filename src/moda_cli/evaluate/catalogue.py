@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 
-from moda_cli.errors import InputError, UsageError
+from moda_cli.errors import InputError, UsageError, did_you_mean
 from moda_cli.evaluate.cache import Arrays
 from moda_cli.evaluate.prepared import PreparedClip
 from moda_cli.evaluate.protocol import Protocol
@@ -210,7 +210,8 @@ def select_metrics(names: Sequence[str], protocol: Protocol) -> Selection:
     known = all_metrics(protocol)
     for name in names:
         if name not in known:
-            raise UsageError(f"no metric is called {name!r}", hint=f"one of {', '.join(known)}")
+            hint = did_you_mean(name, known, f"one of {', '.join(known)}")
+            raise UsageError(f"no metric is called {name!r}", hint=hint)
     if names:
         store.require(*dict.fromkeys(c for name in names for c in known[name].components))
         return Selection([known[name] for name in dict.fromkeys(names)], {})

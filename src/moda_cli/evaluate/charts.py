@@ -43,14 +43,25 @@ def spelled(value: float, step: float) -> str:
     return f"{value + 0.0:.{digits}f}"
 
 
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A clip's value, with its name and the place on the page that a click leads to."""
+
+    value: float
+    name: str
+    place: str
+
+
 def strips(
-    rows: Sequence[tuple[str, Sequence[float], float, tuple[float, float]]], about: str
+    rows: Sequence[tuple[str, Sequence[Dot], float, tuple[float, float]]], about: str
 ) -> str:
     """A dot per clip on one line per side, with the mean and, of several clips, its interval.
 
-    rows: name, values, mean, interval.
+    rows: name, dots, mean, interval.
     """
-    values = [v for _, points, mean, bounds in rows for v in (*points, mean, *bounds)]
+    values = [
+        v for _, dots, mean, bounds in rows for v in (*(d.value for d in dots), mean, *bounds)
+    ]
     marks = ticks(min(values), max(values))
     if sum(len(spelled(mark, marks[1] - marks[0])) + 2 for mark in marks) > ROOM:
         marks = ticks(min(values), max(values), 2)
@@ -62,10 +73,12 @@ def strips(
         kind = "ours" if row == 0 else "real"
         parts.append(f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{escape(name)}</text>')
         parts.append(f'<path class="rule" d="M{LEFT} {y}H{WIDTH - RIGHT}"/>')
-        for k, value in enumerate(points):
+        for k, dot in enumerate(points):
             spread = (k * 7 % 11 - 5) * 1.5
+            told = f"<title>{escape(dot.name)}: {dot.value:.4g}</title>"
             parts.append(
-                f'<circle class="dot {kind}" cx="{x(value):.1f}" cy="{y + spread:.1f}" r="3.2"/>'
+                f'<a href="#{dot.place}"><circle class="dot {kind}" cx="{x(dot.value):.1f}"'
+                f' cy="{y + spread:.1f}" r="3.2">{told}</circle></a>'
             )
         if len(points) > 1:
             line = f"M{x(low):.1f} {y + 15}H{x(high):.1f}"

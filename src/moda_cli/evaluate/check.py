@@ -19,13 +19,15 @@ from moda_cli.errors import InputError
 from moda_cli.media import probe_video, read_video, read_video_sound
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
-from moda_cli.metrics.mouth import Curve, FaceView, correlation, part, speech_level
+from moda_cli.metrics.mouth import Curve, FaceView, correlation, loudness, part
 from moda_cli.metrics.stability import loud_frames
 from moda_cli.metrics.video import Measures, measure_video
 
 Flags = NDArray[np.bool_]
 
 MAX_LAG = 2  # frames between mouth and sound, and between what was drawn and what is there
+SHORTEST_JUDGED = 3 * FPS  # frames; in fewer a good mouth correlates no better than a foreign one
+ELSEWHERE = 0.1  # a lag that far counts where its correlation is so much higher: chance gives less
 RATE_OFF = 0.01  # of the frame rate: 24000/1001 is written for 23.976
 
 SOUND_BLOCK = 10 * SAMPLE_RATE  # samples that are compared at once: drift shows from block to block
@@ -69,8 +71,8 @@ def check_clip(
     """Check the file of a clip of `num_frames` drawn at `fps` for speech (N,) at 16 kHz.
 
     It must have as many frames at that rate, none black, frozen or doubled, with a face; if it
-    `sounds`, the speech at its time; and lips that move with it: a correlation of `min_sync` or
-    more, and no better further than MAX_LAG frames away.
+    `sounds`, the speech at its time; and lips that move with it, from 3 s on: a correlation of
+    `min_sync` or more, and no clearly better one further than MAX_LAG frames away.
     """
     speech = speech[: max(1, round(num_frames / fps * SAMPLE_RATE))]
     try:
@@ -101,17 +103,20 @@ def check_clip(
         return Check("failed", "; ".join(faults), measures)
     if not said.any():
         return Check("silent", "nothing is said, so the mouth has nothing to follow", measures)
-    if measures.sync is None:
+    if measures.sync is None or measures.num_frames < SHORTEST_JUDGED:
         return Check("passed", "too short to compare mouth and sound", measures)
     return Check("passed", f"mouth and sound correlate by {measures.sync:.2f}", measures)
 
 
 def sync_fault(measures: Measures, min_sync: float) -> str:
     """How mouth and sound are apart; nothing where that is not known."""
-    if measures.sync is not None and measures.sync < min_sync:
-        return f"mouth and sound correlate by {measures.sync:.2f} < {min_sync:g}"
-    if measures.lag is not None and abs(measures.lag) > MAX_LAG:
-        return f"the mouth is {abs(measures.lag)} frames {'late' if measures.lag > 0 else 'early'}"
+    sync, lag, fit = measures.sync, measures.lag, measures.lag_fit
+    if sync is None or lag is None or fit is None or measures.num_frames < SHORTEST_JUDGED:
+        return ""
+    if abs(lag) > MAX_LAG and fit - sync > ELSEWHERE:
+        return f"the mouth is {abs(lag)} frames {'late' if lag > 0 else 'early'}"
+    if sync < min_sync:
+        return f"mouth and sound correlate by {sync:.2f} < {min_sync:g}"
     return ""
 
 
@@ -125,7 +130,7 @@ def sound_fault(heard: Wave, speech: Wave) -> str:
         return "there is sound where the speech is silent" if sounding.any() else ""
     if not sounding.any():
         return "the sound track is silent"
-    gone = said & (speech_level(heard, count) < GONE * speech_level(speech, count))
+    gone = said & (loudness(heard, count) < GONE * loudness(speech, count))
     late, compared = 0, np.repeat(said & ~gone, SAMPLES_PER_FRAME)
     for start in range(0, len(speech), SOUND_BLOCK):
         block = slice(start, start + SOUND_BLOCK)
@@ -220,7 +225,8 @@ class Seen:
         first, last = longest_run(change < FROZEN)
         if last - first >= LONGEST_FROZEN and said[first:last].mean() > 0.5:
             return f"the picture stands still {span(first, last)}, while something is said"
-        return repetition(np.array(self.changes))
+        # in silence a face hardly moves, and what is coded of it stands still now and then
+        return repetition(np.array(self.changes)) if said.any() else ""
 
 
 def repetition(changes: Curve) -> str:

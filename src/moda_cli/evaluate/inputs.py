@@ -1,6 +1,5 @@
 """Which generated clip is compared with which real one, and what cannot be compared."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from moda_cli.config import PICTURES, VIDEOS
+from moda_cli.config import PICTURES, SPLITS, VIDEOS
 from moda_cli.data import annotations, splits
 from moda_cli.data.splits import Entry, Split
 from moda_cli.errors import InputError, UsageError
@@ -16,8 +15,8 @@ from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.prepared import WHOLE, ClipWindow, PreparedClip, open_reference
 from moda_cli.evaluate.protocol import Protocol
 from moda_cli.face.search import find_faces
-from moda_cli.files import sha256_of
-from moda_cli.metrics.face_track import ShotCounter
+from moda_cli.files import no_file, parse_json, sha256_of
+from moda_cli.media.cuts import CutDetector
 
 MANIFEST = "manifest.json"
 
@@ -68,10 +67,16 @@ class Inputs:
 
 
 def videos(folder: Path) -> dict[str, Path]:
-    """The video files of a folder by stem. Raises InputError where there are none, or two."""
+    """The video files of a folder, or one video, by stem.
+
+    Raises InputError where there are none, or two of one stem.
+    """
+    if folder.is_file() and folder.suffix.lower() in VIDEOS:
+        return {folder.stem: folder}
     if not folder.is_dir():
-        hint = "give the folder that holds it" if folder.is_file() else "check the path"
-        raise InputError(f"there is no folder {folder}", hint=hint)
+        named = no_file(folder)
+        hint = f"videos end in {' '.join(VIDEOS)}" if folder.is_file() else named.hint
+        raise InputError(f"there is no video or folder {folder}", hint=hint)
     found: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in VIDEOS and not path.name.startswith("."):
@@ -89,7 +94,7 @@ def videos(folder: Path) -> dict[str, Path]:
 def passed_over(*folders: Path) -> list[str]:
     """Of each folder what is not taken for a clip, by the files' endings."""
     notes = []
-    for folder in folders:
+    for folder in (place for place in folders if place.is_dir()):
         others = Counter(
             path.suffix.lower() or "no ending"
             for path in folder.iterdir()
@@ -108,6 +113,8 @@ def from_folders(generated: Path, reference: Path | None) -> Inputs:
         pairs = [Pair(stem, path) for stem, path in made.items()]
         return Inputs(pairs, notes=passed_over(generated))
     real = videos(reference)
+    if generated.is_file() and reference.is_file():  # named together, whatever they are called
+        real = dict(zip(made, real.values(), strict=True))
     pairs = [Pair(stem, path, real[stem]) for stem, path in made.items() if stem in real]
     left_out = [
         LeftOut(stem, f"{reference} holds no clip called {stem}")
@@ -123,6 +130,9 @@ def from_folders(generated: Path, reference: Path | None) -> Inputs:
     return Inputs(pairs, left_out, unused=unused, notes=passed_over(generated, reference))
 
 
+NO_ROW = (ValueError, LookupError, TypeError, ArithmeticError)
+
+
 def from_report(report: Path, reference: Path | None) -> Inputs:
     """The clips of a batch by its report.jsonl; real ones are matched by the clips' stems."""
     real = videos(reference) if reference else {}
@@ -130,11 +140,12 @@ def from_report(report: Path, reference: Path | None) -> Inputs:
     taken: dict[str, Path] = {}
     for number, line in enumerate(_lines(report), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             output = _beside(report, row["output"])
             portrait = _beside(report, row["portrait"]) if row.get("portrait") else None
             timing = _timing(row)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            is_there = output.is_file()
+        except (OSError, AttributeError, *NO_ROW) as error:
             raise InputError(
                 f"{report}, line {number} is no clip of a batch: {error!r}",
                 hint="give the report.jsonl that `moda generate` wrote",
@@ -144,7 +155,7 @@ def from_report(report: Path, reference: Path | None) -> Inputs:
             left_out.append(LeftOut(stem, f"it was not made: {row['error']}"))
         elif stem in taken:
             left_out.append(LeftOut(str(output), f"{taken[stem]} is called {stem}, too"))
-        elif not output.is_file():
+        elif not is_there:
             left_out.append(LeftOut(stem, f"there is no file {output}"))
         elif reference and stem not in real:
             left_out.append(LeftOut(stem, f"{reference} holds no clip called {stem}"))
@@ -202,8 +213,8 @@ def usable_reference(
 
 
 def _checked(clip: PreparedClip) -> dict[str, Any]:
-    shot_of = ShotCounter()
-    if any(shot_of(frame) for frame in clip):
+    is_cut = CutDetector()
+    if any(is_cut(frame) for frame in clip):
         raise InputError("there is a cut inside the window")
     found = find_faces(next(islice(clip, 1)), quick=True)
     if not found.faces:
@@ -279,8 +290,8 @@ def resolve_split(name: str, listed: Path | None) -> Split:
 
     listed: HDTF's folder of text files, celebvhq_info.json, or a manifest that a run wrote.
     """
-    if name not in splits.NAMES or name == "wild":
-        raise UsageError(f"no split is called {name!r}", hint=f"one of {', '.join(splits.NAMES)}")
+    if name not in SPLITS or name == "wild":
+        raise UsageError(f"no split is called {name!r}", hint=f"one of {', '.join(SPLITS)}")
     if listed is None and name in splits.FROZEN:
         return splits.load_split(name)
     if listed is None:
@@ -312,7 +323,7 @@ def check_folders(generated: Path, reference: Path | None, *, made: bool = True)
     elif made:
         videos(generated)
     if reference is not None and not reference.is_dir():
-        raise InputError(f"there is no folder {reference}", hint="check the path")
+        videos(reference)
 
 
 def gather(

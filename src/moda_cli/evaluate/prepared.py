@@ -153,7 +153,7 @@ def open_reference(
         sound = source.wave() if source.info.has_sound else None
         media.write_video(iter(source), path, FPS, audio=sound, codec="h264", crf=20)
 
-    key = content_key(clip=source.key, encoder="h264", crf=20)
+    key = content_key(clip=source.key, encoder="h264", crf=20, marked=False)  # it is real
     encoded = PreparedClip(cache.keep_file(key, ".mp4", encode), protocol.fit)
     encoded.frames = wanted
     return encoded

@@ -1,6 +1,7 @@
 """One HTML file that shows what was measured, and the clips themselves."""
 
 import base64
+import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +13,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from moda_cli.config import FPS
 from moda_cli.evaluate import charts
 from moda_cli.evaluate.columns import COLUMNS, PAPER, Column
 from moda_cli.evaluate.results import Results
@@ -19,17 +21,20 @@ from moda_cli.evaluate.tables import (
     ARROWS,
     cell_interval,
     dataset_title,
+    left_out_groups,
     number,
     other_columns,
     paper_columns,
     paper_rows,
     title,
+    unmeasured,
 )
 
 TEMPLATE = Path(__file__).parents[1] / "assets" / "report.html"
 EMBED_CLIP, EMBED_ALL = 3_000_000, 24_000_000  # bytes of video in the page; more is linked
 TYPES = {".mp4": "video/mp4", ".mov": "video/mp4", ".webm": "video/webm", ".mkv": "video/webm"}
 BY_KEY = {column.key: column for column in COLUMNS}
+WORST_BY = ("sync_c", "lip_sync", "f_sim")  # what players are ordered by at first, if there
 PLAYED = (*PAPER, "offset", "lip_sync")  # said under a player; the table below has all
 OFFSETS = 15  # frames, on both sides of the histogram
 
@@ -53,6 +58,7 @@ def html(results: Results, folder: Path) -> str:
         remarks=_remarks(results),
         others=_other_table(results),
         charts=_charts(results),
+        sorter=_sorter(results),
         players=_players(results, folder),
         clips=_clip_table(results),
         left_out=_left_out(results["left_out"]),
@@ -87,19 +93,18 @@ def _cell(column: Column, cell: dict[str, Any] | None) -> str:
     return f'<td title="{count}"><b>{text}</b>{small}</td>'
 
 
-def _table(head: str, lines: Sequence[str]) -> str:
+def _table(head: str, lines: Sequence[str], kind: str = "") -> str:
     body = "".join(lines)
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead>'
+        f'<div class="wide"><table class="{kind}"><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
 
 def _remarks(results: Results) -> str:
     lines = [
-        f"<b>{name}</b>: {state['status']}, {_code(state['reason'])}"
-        for name, state in results["metrics"].items()
-        if state["status"] != "measured"
+        f"<b>{', '.join(names)}</b>: {status}, {_code(reason)}"
+        for (status, reason), names in unmeasured(results).items()
     ]
     lines += [escape(note) for note in results["notes"]]
     return "".join(f'<p class="note">{line}</p>' for line in lines)
@@ -136,7 +141,8 @@ def _charts(results: Results) -> str:
     for column in COLUMNS:
         rows = []
         for side, name in (("generated", "generated"), ("reference", "real")):
-            values = [c["values"][side][column.key] for c in results["clips"]
+            values = [charts.Dot(c["values"][side][column.key], c["id"], f"clip-{number}")
+                      for number, c in enumerate(results["clips"])
                       if column.key in c["values"][side]]  # fmt: skip
             cell = results["summary"][side].get(column.key)
             if values and cell:
@@ -182,29 +188,68 @@ def _figure(name: str, about: str, drawn: str) -> str:
     )
 
 
+def _orders(results: Results) -> list[Column]:
+    """The columns by which clips can be told to be better or worse, the first one to begin with."""
+    per_clip = [
+        column
+        for column in COLUMNS
+        if column.better and any(column.key in c["values"]["generated"] for c in results["clips"])
+    ]
+    return sorted(per_clip, key=lambda column: column.key not in WORST_BY)
+
+
+def _worst_first(results: Results) -> list[tuple[int, dict[str, Any]]]:
+    """The clips with their numbers; those without a value last."""
+    clips = list(enumerate(results["clips"]))
+    if not (orders := _orders(results)):
+        return clips
+    first, sign = orders[0], 1 if orders[0].better == "high" else -1
+
+    def badness(numbered: tuple[int, dict[str, Any]]) -> tuple[bool, float]:
+        value = numbered[1]["values"]["generated"].get(first.key)
+        return value is None, sign * (value or 0)
+
+    return sorted(clips, key=badness)
+
+
+def _sorter(results: Results) -> str:
+    """What players are sorted by: a choice, worst first."""
+    options = "".join(
+        f'<option value="{c.key}" data-better="{c.better}">{escape(c.title)}</option>'
+        for c in _orders(results)
+    )
+    if not options or len(results["clips"]) < 2:
+        return ""
+    return f'<label>worst first by <select id="order">{options}</select></label>'
+
+
 def _players(results: Results, folder: Path) -> str:
     left = EMBED_ALL
     cards = []
-    for clip in results["clips"]:
+    for index, clip in _worst_first(results):
         videos = []
-        for name, key in (("generated", "generated"), ("real", "reference_prepared")):
+        for name, key in (("generated", "generated"), ("real", "reference")):
             if clip[key] is None:
                 continue
             source, used = _source(Path(clip[key]), folder, left)
             left -= used
+            if key == "reference" and clip["first_frame"]:
+                source += f"#t={clip['first_frame'] / FPS:g}"  # where its window begins
             videos.append(
-                f"<div><video controls muted playsinline preload=metadata"
+                f"<div><video controls playsinline preload=metadata"
                 f' src="{source}"></video><small>{name}</small></div>'
             )
-        shown = [c for c in COLUMNS if c.key in PLAYED and c.key in clip["values"]["generated"]]
-        values = "".join(
-            f"<span>{escape(c.title)} <b>{number(c, clip['values']['generated'][c.key])}</b></span>"
-            for c in shown
+        values = clip["values"]["generated"]
+        shown = [c for c in COLUMNS if c.key in PLAYED and c.key in values]
+        told = "".join(
+            f"<span>{escape(c.title)} <b>{number(c, values[c.key])}</b></span>" for c in shown
         )
+        kept = escape(json.dumps({c.key: values.get(c.key) for c in _orders(results)}))
         both = '<button type="button">Play both</button>' if len(videos) > 1 else ""
         cards.append(
-            f"<article><header><b>{escape(clip['id'])}</b>{both}</header>"
-            f'<div class="pair">{"".join(videos)}</div><p class="values">{values}</p></article>'
+            f'<article id="clip-{index}" data-values="{kept}"><header>'
+            f"<b>{escape(clip['id'])}</b>{both}</header>"
+            f'<div class="pair">{"".join(videos)}</div><p class="values">{told}</p></article>'
         )
     return "".join(cards)
 
@@ -225,29 +270,30 @@ def _clip_table(results: Results) -> str:
         if any(c.key in clip["values"]["generated"] for clip in results["clips"])
     ]  # fmt: skip
     lines = []
-    for clip in results["clips"]:
+    for index, clip in _worst_first(results):
         values = clip["values"]["generated"]
         cells = "".join(
             f"<td>{number(c, values[c.key])}</td>" if c.key in values else '<td class="none">–</td>'
             for c in columns
         )
-        lines.append(f"<tr><th>{escape(clip['id'])}</th><td>{clip['frames']}</td>{cells}</tr>")
+        link = f'<a href="#clip-{index}">{escape(clip["id"])}</a>'
+        lines.append(f"<tr><th>{link}</th><td>{clip['frames']}</td>{cells}</tr>")
     head = "".join(f"<th>{escape(title(c))}</th>" for c in columns)
-    return _table(f"<th>Clip</th><th>Frames</th>{head}", lines)
+    return _table(f"<th>Clip</th><th>Frames</th>{head}", lines, "sortable")
 
 
 def _left_out(rows: Sequence[dict[str, Any]]) -> str:
-    if not rows:
-        return ""
+    """A line for each reason, with the clips it holds for."""
     lines = [
-        f"<tr><th>{escape(row['id'])}</th>"
-        f"<td class='about'>{escape(row['metric'] or 'everything')}</td>"
-        f"<td class='about'>{row['side']}</td><td class='about'>{escape(row['reason'])}</td></tr>"
-        for row in rows
+        f"<tr><th>{len(ids)}</th>"
+        f"<td class='about'>{escape(metric or 'everything')}</td>"
+        f"<td class='about'>{side}</td><td class='about'>{escape(reason)}</td>"
+        f"<td class='about'>{escape(', '.join(ids))}</td></tr>"
+        for (metric, side, reason), ids in left_out_groups(rows).items()
     ]
-    names = ("Left out of", "Side", "Reason")
-    head = "<th>Clip</th>" + "".join(f"<th class='about'>{name}</th>" for name in names)
-    return f"<h2>Left out</h2>{_table(head, lines)}"
+    names = ("Left out of", "Side", "Reason", "Clips")
+    head = "<th>Count</th>" + "".join(f"<th class='about'>{name}</th>" for name in names)
+    return f"<h2>Left out</h2>{_table(head, lines)}" if lines else ""
 
 
 def _details(results: Results) -> str:

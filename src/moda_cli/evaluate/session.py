@@ -3,11 +3,13 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from moda_cli.choice import choose
 from moda_cli.data import splits
 from moda_cli.device import forbid_tf32, resolve_device, resolve_dtype
 from moda_cli.errors import InputError, UsageError
@@ -20,15 +22,21 @@ from moda_cli.evaluate.protocol import Protocol
 from moda_cli.evaluate.results import Results, results_of
 from moda_cli.evaluate.workers import fill_cache
 from moda_cli.files import atomic_write
-from moda_cli.pipeline import Pipeline
+from moda_cli.jobs.cluster import kind_of_device
+from moda_cli.jobs.workforce import Workforce
+from moda_cli.weights.download import ensure
+
+ON_A_CLUSTER = (
+    "RTF was timed on a Ray cluster: one CPU thread a clip, and other clips beside it on each node"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EvalRequest:
     """What is to be measured, and where the results go."""
 
-    generated: Path  # a folder of clips, or a batch's report.jsonl
-    reference: Path | None = None  # a folder of real clips, or the root of a split's data set
+    generated: Path  # a clip, a folder of clips, or a batch's report.jsonl
+    reference: Path | None = None  # the same of real clips, or the root of a split's data set
     output: Path | None = None  # None: beside the generated clips
     split: str | None = None
     annotations: Path | None = None
@@ -47,9 +55,11 @@ class EvalRequest:
 
     @property
     def source(self) -> Path:
-        """The folder of the generated clips."""
+        """The folder of the generated clips; of one clip its name without suffix."""
         generated = self.generated.resolve()
-        return generated.parent if generated.suffix == ".jsonl" else generated
+        if generated.suffix == ".jsonl":
+            return generated.parent
+        return generated.with_suffix("") if generated.is_file() else generated
 
     @property
     def folder(self) -> Path:
@@ -64,8 +74,7 @@ def evaluate(request: EvalRequest, on_look: OnLook | None = None) -> Results:
     """
     if request.generate and (request.split is None or request.generated.suffix == ".jsonl"):
         raise UsageError("--generate makes the clips of a --split in a folder", hint="give both")
-    here = "cpu" if request.ray and not request.generate else request.device
-    device = resolve_device(here)
+    device = resolve_device("cpu" if request.ray else request.device)
     forbid_tf32()
     selection = select_metrics(request.metrics, request.protocol)
     folder = request.folder
@@ -126,7 +135,10 @@ def _inputs(
     failed: list[LeftOut] = []
     generation = None
     if request.generate and split and root:
-        pipeline = Pipeline.load(request.model, request.device, request.renderer, request.dtype)
+        if request.ray:
+            device = torch.device(kind_of_device(request.ray, request.device))
+        choice = choose(request.model, request.renderer, device)
+        ensure(choice.components)
         if split == "wild":
             jobs = timing.case_jobs(splits.wild_cases(root))
         else:
@@ -134,16 +146,22 @@ def _inputs(
             place = request.folder / "inputs"
             jobs = timing.materials(chosen, root, place, protocol, cache)
         generation = {
-            **timing.described(pipeline, request.seed),
+            **timing.described(choice, request.seed),
             "dtype": str(resolve_dtype(request.dtype, device)).removeprefix("torch."),
             "device": str(device),
         }
+        where = request.device if request.ray else str(device)
+        workforce = Workforce([where], threads=0, ray=request.ray)
+        timer = timing.ClipTimer(choice.model, choice.renderer, request.dtype)
+        execute = partial(workforce.execute, prepare=timer)
         timings, failed = timing.generate_all(
-            jobs, request.generated, pipeline, device, request.seed, generation, on_look
+            jobs, request.generated, execute, request.seed, generation, on_look
         )
     given = inputs.gather(request.generated, root, split, request.annotations, protocol, cache)
     if generation:
         given = timing.with_timings(given, timings, failed)
+        if request.ray:
+            given.notes.append(ON_A_CLUSTER)
     return given, generation
 
 

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,25 @@ class TableRow:
     measured: bool = False
 
 
+def unmeasured(results: Results) -> dict[tuple[str, str], list[str]]:
+    """The metrics that were not measured, by their status and reason."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name, state in results["metrics"].items():
+        if state["status"] != "measured":
+            groups.setdefault((state["status"], state["reason"]), []).append(name)
+    return groups
+
+
+def left_out_groups(
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[tuple[str | None, str, str], list[str]]:
+    """The clips left out, by the metric they are left out of (None: of all), side and reason."""
+    groups: dict[tuple[str | None, str, str], list[str]] = {}
+    for row in rows:
+        groups.setdefault((row["metric"], row["side"], row["reason"]), []).append(row["id"])
+    return groups
+
+
 def title(column: Column) -> str:
     return f"{column.title} {ARROWS[column.better]}".strip()
 
@@ -46,6 +65,14 @@ def with_interval(column: Column, cell: dict[str, Any]) -> str:
     text = number(column, cell["value"])
     bounds = cell_interval(column, cell)
     return f"{text} [{bounds[0]}, {bounds[1]}]" if bounds else text
+
+
+def ruled(rows: Iterable[TableRow]) -> Iterator[tuple[bool, TableRow]]:
+    """The rows, each with whether a rule stands above it: it sets off what was measured."""
+    published = False
+    for row in rows:
+        yield published and row.measured, row
+        published = not row.measured
 
 
 def paper_rows(results: Results) -> list[TableRow]:
@@ -132,9 +159,8 @@ def latex(results: Results) -> str:
 def _paper_lines(results: Results, columns: Sequence[Column]) -> tuple[list[str], list[str]]:
     """Heads and rows of the paper's table; a rule sets off what was measured."""
     lines = []
-    rows = paper_rows(results)
-    for previous, row in zip([None, *rows], rows, strict=False):
-        if previous and row.measured and not previous.measured:
+    for set_off, row in ruled(paper_rows(results)):
+        if set_off:
             lines.append(r"\midrule")
         cells = (_latex_cell(c, row.cells.get(c.key)) for c in columns)
         lines.append(_line([_escaped(row.name), *cells]))

@@ -1,9 +1,8 @@
 """Making the clips of a split, and how long that takes (RTF)."""
 
 import logging
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,16 +11,19 @@ import torch
 
 from moda_cli import __version__, media
 from moda_cli.checks import resolve
-from moda_cli.choice import choose
+from moda_cli.choice import Choice
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig, RenderConfig, SamplerConfig
 from moda_cli.data.splits import Case, Split
-from moda_cli.errors import InputError, UsageError
+from moda_cli.device import use_threads
+from moda_cli.errors import UsageError
 from moda_cli.evaluate.cache import Cache, content_key
 from moda_cli.evaluate.inputs import Inputs, LeftOut, Pair, Timing, find_clip, split_references
 from moda_cli.evaluate.prepared import ClipWindow, open_reference
 from moda_cli.evaluate.protocol import SIDE, Protocol
-from moda_cli.files import append_row, atomic_write, sha256_of, whole_rows
+from moda_cli.files import Row, append_row, atomic_write, sha256_of, whole_rows, with_absolute_paths
+from moda_cli.jobs.processes import Event, OnProgress, Work, check_space
 from moda_cli.pipeline import Pipeline
+from moda_cli.stopwatch import Stopwatch
 
 log = logging.getLogger(__name__)
 
@@ -71,19 +73,39 @@ def case_jobs(cases: Sequence[Case]) -> list[Material]:
     return [Material(case.id, case.portrait, case.audio) for case in cases]
 
 
+@dataclass(frozen=True, slots=True)
+class ClipTimer:
+    """Makes the function that makes and times clips, once a process."""
+
+    model: str
+    renderer: str
+    dtype: str
+
+    def __call__(self, device: str, threads: int) -> Work:
+        """threads: of the CPU, 0 leaves it to torch. Raises WeightsError or DeviceError."""
+        if threads:
+            use_threads(threads)
+        pipeline = Pipeline.load(self.model, device, self.renderer, self.dtype)
+
+        def make(clip: ClipConfig, following: Sequence[ClipConfig], on_progress: OnProgress) -> Row:
+            return {"timing": asdict(timed_generate(pipeline, clip, pipeline.model.device))}
+
+        return make
+
+
 def generate_all(
     jobs: Sequence[Material],
     folder: Path,
-    pipeline: Pipeline,
-    device: torch.device,
+    execute: Callable[[Sequence[ClipConfig]], Generator[Event]],
     seed: int,
     made_by: Mapping[str, str | int],
     on_clip: OnClip | None = None,
 ) -> tuple[dict[str, Timing], list[LeftOut]]:
     """Make and time the clips that `folder` does not hold yet; those it holds keep their times.
 
-    A clip that cannot be made is left out and does not stop the others. Raises UsageError where one
-    of the clips is there from elsewhere.
+    execute: has a ClipTimer do them. A clip that cannot be made is left out and does not stop the
+    others. Raises UsageError where one of the clips is there from elsewhere, is made by a machine
+    that does not share the folder, or does not fit the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     journal = folder / TIMINGS
@@ -93,24 +115,16 @@ def generate_all(
             hint = "leave --generate out, or give another folder"
             raise UsageError(f"{output} is there, and was not made by `moda eval`", hint=hint)
     timings: dict[str, Timing] = {}
-    left_out = []
-    for done, job in enumerate(jobs, start=1):
+    left_out, todo = [], []
+    for job in jobs:
         output = folder / f"{job.id}.mp4"
-        if on_clip:
-            on_clip(done, len(jobs), f"{job.id} is made")
-        key = content_key(
-            portrait=sha256_of(job.portrait),
-            audio=sha256_of(job.audio),
-            made_by={**made_by},
-            version=__version__,
-        )
+        sums = {"portrait": sha256_of(job.portrait), "audio": sha256_of(job.audio)}
+        key = content_key(**sums, made_by={**made_by}, version=__version__)
         row = known.get(job.id)
-        if row is None:  # from now on the clip is ours, finished or not
-            append_row(journal, {"id": job.id, "key": ""})
-        elif row["key"] == key and output.is_file():
+        if row and row["key"] == key and output.is_file():
             timings[job.id] = Timing(**row["timing"])
             continue
-        config = ClipConfig(
+        clip = ClipConfig(
             job.portrait,
             job.audio,
             output,
@@ -118,22 +132,40 @@ def generate_all(
             sampler=SamplerConfig(seed=seed),
             render=RenderConfig(size=SIDE),
         )
-        try:
-            timing = timed_generate(pipeline, config, device)
-        except InputError as error:
-            left_out.append(LeftOut(job.id, f"it was not made: {error}"))
-            continue
-        timings[job.id] = timing
-        append_row(journal, {"id": job.id, "key": key, "timing": asdict(timing)})
+        todo.append((job.id, key, with_absolute_paths(clip)))
+    begun = len(timings)
+    with closing(execute([clip for _, _, clip in todo])) as events:
+        for event in events:
+            name, key, clip = todo[event.task]
+            if event.kind == "started":
+                begun += 1
+                if on_clip:
+                    on_clip(begun, len(jobs), f"{name} is made")
+                if name not in known:  # from now on the clip is ours, finished or not
+                    append_row(journal, {"id": name, "key": ""})
+            elif event.kind == "failed":
+                check_space(str(clip.output), event)
+                left_out.append(LeftOut(name, f"it was not made: {event.row['error']}"))
+            elif event.kind == "done":
+                if not clip.output.is_file():
+                    raise UsageError(
+                        f"{clip.output} was made by {event.worker} and is not seen from here",
+                        hint="all machines must share the folders",
+                    )
+                timings[name] = Timing(**event.row["timing"])
+                append_row(journal, {"id": name, "key": key, "timing": event.row["timing"]})
     return timings, left_out
 
 
-def described(pipeline: Pipeline, seed: int) -> dict[str, str | int]:
-    """What a reader of an RTF must know, and what a clip that is there must have been made by."""
+def described(choice: Choice, seed: int) -> dict[str, str | int]:
+    """What a reader of an RTF must know, and what a clip that is there must have been made by.
+
+    The choice's components must be there.
+    """
     return {
-        **choose(pipeline.name, pipeline.studio.name, pipeline.model.device).described(),
-        "steps": SamplerConfig().steps,
-        "window": pipeline.model.network.config.window,  # frames generated at once
+        **choice.described(),
+        "steps": choice.config.steps,
+        "window": choice.config.window,  # frames generated at once
         "longer_side": SIDE,
         "fps": FPS,
         "seed": seed,
@@ -162,22 +194,13 @@ def time_frames(
     may add up to more than the whole.
     """
     wave, resolved = media.read_audio(clip.audio), resolve(clip)
-    stages: dict[str, float] = {}
-
-    @contextmanager
-    def watch(stage: str) -> Iterator[None]:
-        since = time.perf_counter()
-        yield
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        stages[stage] = stages.get(stage, 0.0) + time.perf_counter() - since
-
-    started = time.perf_counter()
+    finish = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else lambda: None
+    watch = Stopwatch(finish)
     animation = pipeline.animate(resolved, wave, watch=watch)
     with watch("frames"):
         for _ in animation.frames(animation.motion, FPS):
             pass
-    return time.perf_counter() - started, stages
+    return watch.elapsed(), watch.seconds
 
 
 def with_timings(inputs: Inputs, timings: dict[str, Timing], left_out: Sequence[LeftOut]) -> Inputs:

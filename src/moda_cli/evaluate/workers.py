@@ -15,7 +15,7 @@ from moda_cli.evaluate.catalogue import select_metrics
 from moda_cli.evaluate.evaluation import Evaluation
 from moda_cli.evaluate.inputs import Inputs, Pair
 from moda_cli.evaluate.protocol import Protocol
-from moda_cli.files import Row
+from moda_cli.files import Row, with_absolute_paths
 from moda_cli.jobs.processes import Event, OnProgress, Work, check_space
 from moda_cli.jobs.workforce import Workforce
 
@@ -63,7 +63,8 @@ def fill_cache(
     given = evaluation.inputs.pairs
     with ThreadPoolExecutor() as pool:
         seen = pool.map(evaluation.is_seen, given)
-        pairs = [absolute(pair) for pair, known in zip(given, seen, strict=True) if not known]
+        new = (pair for pair, known in zip(given, seen, strict=True) if not known)
+    pairs = [with_absolute_paths(pair) for pair in new]
     looker = Looker(
         tuple(metric.name for metric in evaluation.metrics),
         evaluation.protocol,
@@ -104,12 +105,3 @@ def check_shared(pair: Pair, event: Event, cache: Cache) -> None:
 
 def files(pair: Pair) -> list[Path]:
     return [path for path in (pair.generated, pair.reference, pair.portrait) if path]
-
-
-def absolute(pair: Pair) -> Pair:
-    """The pair with files that another machine finds."""
-    generated, reference, portrait = (
-        path and path.absolute() for path in (pair.generated, pair.reference, pair.portrait)
-    )
-    assert generated is not None
-    return replace(pair, generated=generated, reference=reference, portrait=portrait)

@@ -6,7 +6,7 @@ A job runs on one thread, so that its bytes do not depend on how many there are.
 import logging
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -20,20 +20,22 @@ from moda_cli.extract.features import (
     MOTION_EXTRACTOR,
     SYNC,
     ExtractionNetworks,
+    MotionKind,
     extract_cut,
 )
 from moda_cli.extract.index import claim, cut_key, forget, is_done, mark_done, write_index
 from moda_cli.face.landmarks203 import LANDMARKS
-from moda_cli.files import Row
+from moda_cli.files import Row, with_absolute_paths
 from moda_cli.jobs.processes import Event, Work, check_space
 from moda_cli.jobs.workforce import Workforce
+from moda_cli.owner import owned
 from moda_cli.speech.encoder import ENCODERS
 from moda_cli.weights import store
 from moda_cli.weights.download import OnProgress, ensure
 
 log = logging.getLogger(__name__)
 
-PREPARATION = 2  # changes when the same video would give other features
+PREPARATION = 3  # changes when the same video would give other features
 
 OnJob = Callable[[int, int], None]  # jobs done, of how many
 
@@ -56,24 +58,39 @@ def extract(
     workers: int = 1,
     ray: str | None = None,
     on_job: OnJob | None = None,
+    motion: MotionKind = "liveportrait",
 ) -> Extracted:
     """Write the features of every usable clip to `out`, `index.jsonl` and `dropped.jsonl`.
 
     ray: address of a cluster whose machines share `out` and the videos. Clips that an earlier run
     finished are left as they are. on_job(clips done, of how many). Raises UsageError where `out`
-    holds other features or is full or there is no such cluster, WeightsError, DeviceError.
+    holds other features, is full or is written by another process, or there is no such cluster,
+    WeightsError, DeviceError.
     """
     where = device if ray else str(resolve_device(device))
-    store.require(*needed_components(audio))
-    options = resolve_options(audio)
-    claim(out, options)
+    store.require(*needed_components(audio, motion))
+    options = resolve_options(audio, motion)
+    with owned(out):
+        claim(out, options)
+        return _extract_missing(cuts, out, options, where, workers, ray, on_job)
+
+
+def _extract_missing(
+    cuts: Sequence[Cut],
+    out: Path,
+    options: Row,
+    where: str,
+    workers: int,
+    ray: str | None,
+    on_job: OnJob | None,
+) -> Extracted:
     absent = {cut.name: "the video is not there" for cut in cuts if cut.video is None}
     todo = [cut for cut in cuts if cut.name not in absent and not is_done(out, cut)]
     done = len(cuts) - len(todo)
     failed: dict[str, str] = {}
     extractor = Extractor(out.absolute(), options)
     if ray:
-        todo = [absolute(cut) for cut in todo]
+        todo = [with_absolute_paths(cut) for cut in todo]
     events = Workforce([where] * workers, ray=ray).execute(todo, extractor)
     try:
         with one_thread(opencv=True):
@@ -90,40 +107,38 @@ def extract(
     return Extracted(len(rows), frames / FPS / 3600, len(dropped), failed)
 
 
-def needed_components(audio: AudioKind) -> tuple[str, ...]:
+def needed_components(audio: AudioKind, motion: MotionKind) -> tuple[str, ...]:
     """The components without which nothing is extracted."""
-    encoder = [ENCODERS[audio]] if audio in ENCODERS else []
-    return (LANDMARKS, MOTION_EXTRACTOR, *encoder)
+    looks = [LANDMARKS, MOTION_EXTRACTOR] if motion == "liveportrait" else []
+    return (*looks, *([ENCODERS[audio]] if audio in ENCODERS else []))
 
 
-def fetch_components(audio: AudioKind, on_progress: OnProgress | None = None) -> None:
+def fetch_components(
+    audio: AudioKind, motion: MotionKind, on_progress: OnProgress | None = None
+) -> None:
     """Fetch what is missing of them. Raises WeightsError, offline with the command to run."""
-    ensure(needed_components(audio), on_progress)
+    ensure(needed_components(audio, motion), on_progress)
 
 
-def resolve_options(audio: AudioKind) -> Row:
+def resolve_options(audio: AudioKind, motion: MotionKind) -> Row:
     """What features depend on beside the video: every row of the index says it."""
-    if not store.installed(EMOTION):
+    if motion == "liveportrait" and not store.installed(EMOTION):
         log.warning("no emotions: `moda download train --trust %s` fetches the classifier", EMOTION)
     return {
         "audio": audio,
+        "motion": motion,
         "fps": FPS,
         "preparation": PREPARATION,
-        "networks": network_hashes(audio),
+        "networks": network_hashes(audio, motion),
     }
 
 
-def network_hashes(audio: AudioKind) -> dict[str, str]:
+def network_hashes(audio: AudioKind, motion: MotionKind) -> dict[str, str]:
     """What is looked and listened with, by component."""
     lock = store.read_lock()
-    optional = [name for name in (EMOTION, *SYNC) if store.installed(name)]
-    return {name: lock[name].path_sha256[:16] for name in (*needed_components(audio), *optional)}
-
-
-def absolute(cut: Cut) -> Cut:
-    """The clip with files that another machine finds."""
-    video, sound = (path and path.absolute() for path in (cut.video, cut.sound))
-    return replace(cut, video=video, sound=sound)
+    beside = (EMOTION, *SYNC) if motion == "liveportrait" else SYNC
+    names = (*needed_components(audio, motion), *filter(store.installed, beside))
+    return {name: lock[name].path_sha256[:16] for name in names}
 
 
 @dataclass(frozen=True)
@@ -135,11 +150,12 @@ class Extractor:
 
     def __call__(self, device: str, threads: int) -> Work:
         """Raises WeightsError, also for other networks than those of the run."""
-        if network_hashes(self.options["audio"]) != self.options["networks"]:
+        kinds = self.options["audio"], self.options["motion"]
+        if network_hashes(*kinds) != self.options["networks"]:
             hint = "let all machines share MODA_CACHE, or download the same files there"
             raise WeightsError("other weights are installed here than where it began", hint=hint)
         use_threads(threads)
-        networks = ExtractionNetworks.load(self.options["audio"], torch.device(device))
+        networks = ExtractionNetworks.load(*kinds, torch.device(device))
 
         def work(cut: Cut, following: Sequence[Cut], on_progress: object) -> Row:
             rows, dropped = extract_cut(cut, self.out, networks)

@@ -1,10 +1,11 @@
 """A stretch of video to feature files: the usable clips in it, and why the rest is left out."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from moda_cli import media
+from moda_cli.choice import BUNDLED
 from moda_cli.config import (
     EMOTIONS,
     FPS,
@@ -30,11 +32,14 @@ from moda_cli.extract.index import left_out
 from moda_cli.extract.stretches import Stretch, stretches, unusable, views
 from moda_cli.face.extractors import MotionExtractor, load_motion_extractor, read_heads
 from moda_cli.face.landmarks203 import LandmarkNetwork, load_landmarks
+from moda_cli.face.mesh_motion import mesh_motion, rest_measures, rest_motion
+from moda_cli.face.video_motion import smoothed
 from moda_cli.files import Row
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.metrics.mouth import audio_mouth_lag
 from moda_cli.metrics.sync import SyncNetworks, sync_score
+from moda_cli.motion import Stats
 from moda_cli.speech.encoder import ENCODERS, SpeechEncoder, load_encoder
 from moda_cli.speech.logmel import log_mel
 from moda_cli.speech.released import SpeechFeatures
@@ -42,6 +47,8 @@ from moda_cli.weights import store
 
 log = logging.getLogger(__name__)
 
+
+MotionKind = Literal["liveportrait", "mesh"]  # who sees how a face moves
 
 MOTION_EXTRACTOR = "motion_extractor"
 EMOTION, SYNC = "hsemotion", ("s3fd", "syncnet")  # taken where they are installed
@@ -57,20 +64,23 @@ SURE_SYNCNET = 3.0  # Sync-C below which SyncNet takes the sound for another's
 class ExtractionNetworks:
     """What a job looks and listens with."""
 
-    landmarks: LandmarkNetwork
-    motion: MotionExtractor
+    landmarks: LandmarkNetwork | None  # None, as `motion`: the mesh says how the face moves
+    motion: MotionExtractor | None
     encoder: SpeechEncoder | None = None  # None: log-mel
     emotion: EmotionClassifier | None = None
     sync: SyncNetworks | None = None  # None: mouth and loudness are compared
 
     @classmethod
-    def load(cls, audio: AudioKind, device: torch.device) -> "ExtractionNetworks":
+    def load(
+        cls, audio: AudioKind, motion: MotionKind, device: torch.device
+    ) -> "ExtractionNetworks":
         """Raises WeightsError for what is missing or damaged."""
-        emotion = store.installed(EMOTION)
+        looks = motion == "liveportrait"
+        emotion = store.installed(EMOTION) if looks else None
         sync = [path for path in map(store.installed, SYNC) if path]
         return cls(
-            load_landmarks(),
-            load_motion_extractor(device),
+            load_landmarks() if looks else None,
+            load_motion_extractor(device) if looks else None,
             load_encoder(ModelConfig(audio=audio), device) if audio in ENCODERS else None,
             EmotionClassifier(emotion) if emotion else None,
             SyncNetworks.load(load_file(sync[0]), load_file(sync[1]), device)
@@ -96,7 +106,8 @@ def extract_cut(cut: Cut, out: Path, networks: ExtractionNetworks) -> tuple[list
     dropped: list[Row] = []
     number = 0
     frames, at = iter(footage), 0
-    for stretch in stretches(footage, networks.landmarks, cut.box.holds if cut.box else None):
+    found = stretches(footage, networks.landmarks, cut.box.holds if cut.box else None)
+    for stretch in [piece for long in found for piece in long.pieces(cut.longest_s)]:
         sound = wave[stretch.start * SAMPLES_PER_FRAME : stretch.stop * SAMPLES_PER_FRAME]
         start_s = cut.start_s + stretch.start / FPS
         reason = unusable(stretch, sound)
@@ -110,13 +121,23 @@ def extract_cut(cut: Cut, out: Path, networks: ExtractionNetworks) -> tuple[list
             continue
         name = f"{cut.name}_{number:03d}"
         number += 1
-        part = islice(frames, stretch.start - at, stretch.stop - at)
-        at = stretch.stop
-        motion, kp, emotion = watch(part, stretch, networks)
+        neutral = None
+        if networks.motion:
+            part = islice(frames, stretch.start - at, stretch.stop - at)
+            at = stretch.stop
+            motion, kp, emotion = watch(part, stretch, networks)
+        else:
+            motion, neutral = by_mesh(stretch, found)
+            kp, emotion = torch.zeros(63), torch.zeros(NO_EMOTION)
         if cut.emotion and networks.emotion is None:
             emotion[EMOTIONS.index(cut.emotion)] = 1
         digest = write_clip(
-            out / f"{name}.safetensors", motion, kp, hear(sound, networks.encoder), emotion
+            out / f"{name}.safetensors",
+            motion,
+            kp,
+            hear(sound, networks.encoder),
+            emotion,
+            neutral,
         )
         rows.append(
             {
@@ -152,13 +173,7 @@ class Footage:
 def in_common(stretch: Stretch, wave: Wave) -> tuple[Stretch, Wave]:
     """As many frames as there is sound for, and the sound of just these."""
     count = min(len(stretch), len(wave) // SAMPLES_PER_FRAME)
-    shorter = replace(
-        stretch,
-        stop=stretch.start + count,
-        crops=stretch.crops[:count],
-        openness=stretch.openness[:count],
-    )
-    return shorter, wave[: count * SAMPLES_PER_FRAME]
+    return stretch.part(0, count), wave[: count * SAMPLES_PER_FRAME]
 
 
 def judge_sync(
@@ -202,6 +217,7 @@ def watch(
 
     The emotion is the mean of the probabilities, or zero without a classifier.
     """
+    assert networks.motion is not None
     device = next(networks.motion.parameters()).device
     motions: list[Tensor] = []
     emotions: list[NDArray[np.float32]] = []
@@ -218,6 +234,18 @@ def watch(
             emotions += [networks.emotion.probabilities(f) for f in faces if f is not None]
     emotion = np.mean(emotions, axis=0, dtype=np.float64) if emotions else np.zeros(NO_EMOTION)
     return torch.cat(motions), identity, torch.from_numpy(emotion).float()
+
+
+def by_mesh(stretch: Stretch, video: Sequence[Stretch]) -> tuple[Tensor, Tensor]:
+    """Motion (T, 70) of a stretch off the bundled model's neutral (70), and that.
+
+    The face's rest is that of the whole video, where it may be calmer. Smoothed without lag.
+    """
+    known = np.concatenate([each.measures for each in video if not each.reason])
+    motion, _ = mesh_motion(stretch.measures, rest_measures(known)[1])
+    neutral = Stats.read(BUNDLED / "stats.json").neutral
+    off = smoothed(motion - rest_motion(), np.zeros(len(motion), np.int_))
+    return off + neutral, neutral
 
 
 def hear(wave: Wave, encoder: SpeechEncoder | None) -> Tensor:

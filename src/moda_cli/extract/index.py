@@ -6,16 +6,18 @@ made from the records.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from moda_cli.data.annotations import Cut
+from moda_cli.data.annotations import LAST, Cut
 from moda_cli.data.feature_files import DROPPED, INDEX
 from moda_cli.errors import UsageError
-from moda_cli.files import Row, atomic_write, sha256_of_json, write_rows
+from moda_cli.files import Row, atomic_write, parse_json, sha256_of_json, write_rows
 
 JOBS = ".jobs"
+HELD_OUT = 5  # one clip in so many, of a split by clips: the last ones, in another take if may be
 
 
 def claim(out: Path, options: Row) -> None:
@@ -84,6 +86,8 @@ def write_index(
 ) -> tuple[list[Row], list[Row]]:
     """Both lists, from all records in the order of their names; splits are those of `cuts`.
 
+    Of a split by clips the last of all are held out.
+
     missing: what has no record, and why.
     """
     rows: list[Row] = []
@@ -99,6 +103,10 @@ def write_index(
                 _write(path, known)
         rows += [{**row, **known["labels"]} for row in known["rows"]]
         dropped += known["dropped"]
+    shared = [row for row in rows if row["split"] == LAST]
+    learnt = len(shared) - math.ceil((len(shared) - 1) / HELD_OUT)
+    for number, row in enumerate(shared):
+        row["split"] = "train" if number < learnt else "test"
     for name, reason in sorted(missing.items()):
         cut = cuts[name]
         dropped.append(left_out(cut, cut.start_s, cut.end_s, reason))
@@ -129,7 +137,7 @@ def _files(out: Path, known: Row) -> list[Path]:
 def _read(path: Path) -> Row | None:
     """A record, None where there is none; a damaged one counts as none."""
     try:
-        values: Row = json.loads(path.read_text(encoding="utf-8"))
+        values: Row = parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, ValueError):
         return None
     return values

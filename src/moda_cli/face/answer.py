@@ -7,11 +7,10 @@ from torch import Tensor
 from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.media.pictures import Picture
-from moda_cli.motion import ARTICULATORS, EXPRESSION, JAW_OPENS, decode
+from moda_cli.motion import lips_asked
 
 log = logging.getLogger(__name__)
 
-JAW = ARTICULATORS.index("jaw")
 WATCHED_S = 3.0
 LEAST_ASKED = 0.08  # IOD between the frames that ask for most and for least
 LEAST_SHARE = 0.3  # of what was asked; real clips of good portraits show 0.7 and more
@@ -34,8 +33,7 @@ class MouthAnswer:
         self._left -= 1
         if self._left < 0:
             return
-        jaw = decode(row[EXPRESSION] - self._neutral[EXPRESSION])[JAW]
-        asked = max(JAW_OPENS * float(jaw), 0.0)
+        asked = max(float(lips_asked(row, self._neutral)), 0.0)
         known = self._frames
         if len(known) < 2 or asked < min(known) or asked > max(known):
             known[asked] = frame.copy()  # whoever draws may use the array again

@@ -4,8 +4,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from moda_cli.config import CROP_SIZE
-from moda_cli.face.landmarks import FaceLandmarks, Points
+from moda_cli.config import CROP_SIZE, FPS
+from moda_cli.face.landmarks import FaceLandmarks, Points, eye_line
 from moda_cli.media.pictures import Picture
 
 Matrix = NDArray[np.float32]  # (3, 3)
@@ -13,6 +13,7 @@ Matrix = NDArray[np.float32]  # (3, 3)
 RELEASED_SIDE = 1920  # pixels of a portrait's longer side at most, in MoDA's release
 # LivePortrait's framing (arXiv:2407.03168, released code), in face extents and in crop sides.
 FRAME_SCALE, FRAME_VY = 2.3, -0.125
+SMOOTHING_S = 1.0  # sd of the Gaussian over a video's crops: drift is followed, nods are not
 AVERAGED_BELOW = 0.7  # scale of a crop
 # Points whose means are the eyes and the mouth, in the landmark sets known by their length.
 AXIS_POINTS = {
@@ -117,10 +118,8 @@ def align(pupils: Points, unit: float, origin: tuple[float, float]) -> Points:
     """The (2, 3) similarity of a picture to an upright crop of `unit` pixels per IOD.
 
     The eyes become level; their middle comes `origin` IOD from the crop's left and top edges.
-    Pupils less than a pixel apart are taken for level ones of a pixel.
     """
-    axis = pupils[1] - pupils[0]
-    axis = axis if axis @ axis >= 1 else np.array([1.0, 0.0])
+    axis = eye_line(pupils)
     a, b = axis * unit / float(axis @ axis)
     turn = np.array([[a, b], [-b, a]])
     return np.column_stack((turn, np.array(origin) * unit - turn @ pupils.mean(axis=0)))
@@ -148,3 +147,30 @@ def warp(
         shift = matrix[:, :2] @ ((ratio - 1) / 2 + (x0, y0)) + matrix[:, 2]
         matrix = np.column_stack((matrix[:, :2] * ratio, shift))
     return np.asarray(cv2.warpAffine(picture, matrix, size, borderMode=border), np.uint8)
+
+
+def crop_square(cloud: Points) -> tuple[float, float, float]:
+    """Centre x, y and side in pixels of LivePortrait's crop of these landmarks, unturned."""
+    to_crop, from_crop = portrait_crop(cloud, rotate=False)
+    x, y = from_crop[:2, :2] @ np.full(2, CROP_SIZE / 2) + from_crop[:2, 2]
+    return float(x), float(y), CROP_SIZE / float(to_crop[0, 0])
+
+
+def smooth_crops(crops: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Matrices (T, 2, 3) into 512 px crops that follow slow drift alone; (T, 3) as measured.
+
+    The crops do not turn with the head: its roll stays in the motion.
+    """
+    frames = np.arange(len(crops))
+    reach = np.arange(-round(3 * SMOOTHING_S * FPS), round(3 * SMOOTHING_S * FPS) + 1)
+    weights = np.exp(-0.5 * (reach / (SMOOTHING_S * FPS)) ** 2)
+    near = frames[:, None] + reach
+    present = weights * ((near >= 0) & (near < len(crops)))
+    present /= present.sum(axis=1, keepdims=True)
+    values = np.column_stack((crops[:, :2], np.log(crops[:, 2])))
+    smooth = (present[:, :, None] * values[near.clip(0, len(crops) - 1)]).sum(axis=1)
+    matrices = np.zeros((len(crops), 2, 3))
+    zoom = CROP_SIZE / np.exp(smooth[:, 2])
+    matrices[:, 0, 0] = matrices[:, 1, 1] = zoom
+    matrices[:, :, 2] = CROP_SIZE / 2 - zoom[:, None] * smooth[:, :2]
+    return matrices

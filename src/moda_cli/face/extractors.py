@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moda_cli.device import tf32
 from moda_cli.motion import Motion, Source, pack
 from moda_cli.weights.load import load_network
 from moda_cli.weights.renames import liveportrait
@@ -177,7 +178,8 @@ class Extractors:
     @torch.inference_mode()
     def motions(self, crops: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
         """Motion (B, 70) and kp_canonical (B, 21, 3) on the CPU of crops (B, 256, 256, 3) RGB."""
-        motion, kp_canonical = read_heads(self.motion(self._images(crops)))
+        with tf32(False):
+            motion, kp_canonical = read_heads(self.motion(self._images(crops)))
         return motion.cpu(), kp_canonical.cpu()
 
     @torch.inference_mode()
@@ -188,7 +190,7 @@ class Extractors:
         """
         image = self._images(crop[None])
         half = self.dtype != torch.float32
-        with torch.autocast(image.device.type, self.dtype, enabled=half):
+        with tf32(False), torch.autocast(image.device.type, self.dtype, enabled=half):
             volume = self.appearance(image)
         motion, kp_canonical = self.motions(crop[None])
         return volume.float(), Source(motion[0], kp_canonical[0])

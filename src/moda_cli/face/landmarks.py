@@ -17,6 +17,12 @@ LIP_MIDDLES = [13, 14]  # of the inner lips
 LIP_EDGES = [*CORNERS, 0, 17]  # of the outer lips: left, right, top, bottom
 
 
+def eye_line(pupils: Points) -> Points:
+    """From the left pupil to the right (2,). Nearer than a pixel, they are level a pixel apart."""
+    line = pupils[1] - pupils[0]
+    return np.asarray(line if line @ line >= 1 else [1.0, 0.0])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class FaceLandmarks:
     """The mesh of a face in pixels of one picture (x right, y down, pixel centres at .0).
@@ -64,19 +70,19 @@ class FaceLandmarks:
 
     @property
     def iod(self) -> float:
-        """Distance between the pupils in pixels."""
-        return float(np.linalg.norm(self.pupils[1] - self.pupils[0]))
+        """Distance between the pupils in pixels, 1 at least."""
+        return float(np.linalg.norm(eye_line(self.pupils)))
 
     def to_face(self, points: Points) -> Points:
         """Face-frame coordinates (..., 2) in IOD of pixel coordinates (..., 2)."""
-        axis = (self.pupils[1] - self.pupils[0]) / self.iod
+        axis = eye_line(self.pupils) / self.iod
         centred = (points - self.pupils.mean(axis=0)) / self.iod
         turn = np.array([[axis[0], -axis[1]], [axis[1], axis[0]]])
         return np.asarray(centred @ turn)
 
     def to_picture(self, points: Points) -> Points:
         """Pixel coordinates (..., 2) of face-frame coordinates (..., 2) in IOD."""
-        axis = (self.pupils[1] - self.pupils[0]) / self.iod
+        axis = eye_line(self.pupils) / self.iod
         turn = np.array([[axis[0], axis[1]], [-axis[1], axis[0]]])
         return np.asarray(points @ turn * self.iod + self.pupils.mean(axis=0))
 

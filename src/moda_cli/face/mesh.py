@@ -26,7 +26,7 @@ from moda_cli.face.blazeface import BlazeFace, Detection
 from moda_cli.face.crops import warp
 from moda_cli.face.landmarks import Points
 from moda_cli.media.pictures import Picture
-from moda_cli.weights.state import load_strict
+from moda_cli.weights.state import load_strict, unfilled
 
 FOLDER = Path(__file__).parents[1] / "assets" / "facemesh"
 MARGIN = 1.5  # side of a crop over the longer side of the face in it
@@ -66,7 +66,7 @@ class Mesh:
 @cache
 def networks() -> tuple[BlazeFace, AttentionMesh]:
     """The detector and the mesh network of the package, float32 on the CPU."""
-    with torch.device("meta"):
+    with unfilled():
         detector, mesh = BlazeFace(), AttentionMesh()
     for name, network in (("detector", detector), ("mesh", mesh)):
         path = FOLDER / f"{name}.safetensors"
@@ -105,13 +105,17 @@ def crop_around(points: Points, margin: float = MARGIN, size: int = SIDE) -> Poi
 
 
 def square_crop(centre: Points, side: float, axis: Points, size: int = SIDE) -> Points:
-    """The (2, 3) map to a crop of `size` pixels of a square, in which `axis` becomes level."""
-    linear = _level(axis) * size / side
+    """The (2, 3) map to a crop of `size` pixels of a square, in which `axis` becomes level.
+
+    side: of the square in pixels, taken for 1 where it is less.
+    """
+    linear = _level(axis) * size / max(side, 1.0)
     return np.column_stack((linear, (size - 1) / 2 - linear @ centre))
 
 
 def _level(axis: Points) -> Points:
-    across, down = axis / max(float(np.linalg.norm(axis)), 1e-9)
+    length = float(np.linalg.norm(axis))
+    across, down = axis / length if length > 1e-9 else (1.0, 0.0)
     return np.array([[across, down], [-down, across]])
 
 
@@ -179,7 +183,11 @@ def head_points(points: Points) -> Points:
 
 def head_angles(points: Points) -> tuple[float, float, float]:
     """Pitch, yaw and roll in degrees: down, to the picture's right, clockwise."""
-    turn = head_rotation(points)
+    return angles_of(head_rotation(points))
+
+
+def angles_of(turn: Points) -> tuple[float, float, float]:
+    """The same of a rotation (3, 3)."""
     pitch = np.arcsin(np.clip(-turn[1, 2], -1, 1))
     yaw, roll = np.arctan2(-turn[0, 2], turn[2, 2]), np.arctan2(turn[1, 0], turn[0, 0])
     return float(np.degrees(pitch)), float(np.degrees(yaw)), float(np.degrees(roll))

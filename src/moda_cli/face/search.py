@@ -1,5 +1,6 @@
 """Which faces of a picture can be animated, why not the others, and which of them is meant."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,12 +43,16 @@ class FaceSearch:
     doubtful: bool = False  # whether it is a face: --force takes it
 
 
-def find_faces(picture: Picture, force: bool = False, quick: bool = False) -> FaceSearch:
-    """The faces of a picture (H, W, 3) RGB.
+def find_faces(picture: Picture, *, quick: bool = False) -> FaceSearch:
+    """The faces of a picture (H, W, 3) RGB. quick: as in `find_candidates`."""
+    return judge(find_candidates(picture, quick), picture)
 
-    force: the best doubtful one where none is sure. quick: as in `find_candidates`.
+
+def judge(candidates: Sequence[Candidate], picture: Picture, force: bool = False) -> FaceSearch:
+    """Which candidates of a picture (H, W, 3) can be animated.
+
+    force: the best doubtful one where none is sure.
     """
-    candidates = find_candidates(picture, quick)
     faces = [face_of(candidate) for candidate in candidates if candidate.sure]
     usable = [face for face in faces if not fault_of(face, picture)]
     if usable:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from moda_cli.generator.embed import FloatRMSNorm, rotate
+from moda_cli.generator.embed import RMSNorm, rotate
 
 Streams = dict[str, Tensor]
 Ropes = Mapping[str, Tensor]  # table of `rope_table` by stream; a stream without one is not rotated
@@ -17,8 +17,8 @@ class QKNorm(nn.Module):
 
     def __init__(self, head_dim: int) -> None:
         super().__init__()
-        self.q = FloatRMSNorm(head_dim, eps=1e-5)
-        self.k = FloatRMSNorm(head_dim, eps=1e-5)
+        self.q = RMSNorm(head_dim, eps=1e-5)
+        self.k = RMSNorm(head_dim, eps=1e-5)
 
 
 def project_heads(
@@ -29,7 +29,7 @@ def project_heads(
     q, k = norm.q(q), norm.k(k)
     if rope is not None:
         q, k = rotate(q, rope), rotate(k, rope)
-    return q.to(v), k.to(v), v
+    return q, k, v
 
 
 class JointAttention(nn.Module):

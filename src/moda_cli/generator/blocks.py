@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.generator.attention import JointAttention, QKNorm, Ropes, Streams, project_heads
-from moda_cli.generator.embed import rotate
+from moda_cli.generator.embed import rms_norm, rotate
 
 NORM_EPS = 1e-6
 
@@ -16,7 +16,7 @@ Drive = Callable[[nn.Module], Tensor]  # a block's modulation layer -> its shift
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """RMSNorm without gain, then AdaLN. x: (B, T, D); shift, scale: (B, 1, D)."""
-    return torch.addcmul(shift, F.rms_norm(x, x.shape[-1:], eps=NORM_EPS), 1 + scale)
+    return torch.addcmul(shift, rms_norm(x, None, NORM_EPS), 1 + scale)
 
 
 class MLP(nn.Module):
@@ -116,5 +116,5 @@ class CrossBlock(nn.Module):
         q = self.query(x).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, H, T, D / H)
         k, v = self.key_value(given).unflatten(-1, (2, heads, -1)).permute(2, 0, 3, 1, 4)
         q, k = rotate(self.norm.q(q), ropes["motion"]), rotate(self.norm.k(k), ropes["condition"])
-        mixed = F.scaled_dot_product_attention(q.to(v), k.to(v), v)
+        mixed = F.scaled_dot_product_attention(q, k, v)
         return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]

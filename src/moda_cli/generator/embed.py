@@ -1,6 +1,7 @@
 """Embedders: numbers to token vectors."""
 
 import math
+from contextlib import nullcontext
 from functools import lru_cache
 
 import torch
@@ -16,11 +17,21 @@ def mlp_embedder(in_dim: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
 
-class FloatRMSNorm(nn.RMSNorm):
-    """Always in float32, as its weight: torch has no kernel for 16-bit inputs to it, and warns."""
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float | None) -> Tensor:
+    """RMSNorm over the last dimension in x's precision; its sums are float32 inside the operation.
+
+    Autocast on CUDA would make a float32 copy of a bfloat16 x and keep it for the backward pass.
+    """
+    plain = x.dtype == torch.float32
+    with nullcontext() if plain else torch.autocast(x.device.type, enabled=False):
+        return F.rms_norm(x, x.shape[-1:], weight, eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    """In its input's precision, though its weight is kept in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.float())
+        return rms_norm(x, self.weight.to(x), self.eps)
 
 
 class AudioEmbedder(nn.Module):
@@ -31,7 +42,7 @@ class AudioEmbedder(nn.Module):
         self.proj1 = nn.Linear(layers * channels, dim)
         self.proj2 = nn.Linear(dim, dim)
         self.proj3 = nn.Linear(dim, dim)
-        self.norm = FloatRMSNorm(dim, eps=1e-6)
+        self.norm = RMSNorm(dim, eps=1e-6)
 
     def forward(self, audio: Tensor) -> Tensor:
         """(B, T, layers, channels) -> (B, T, D)."""
@@ -51,9 +62,10 @@ def timestep_sinusoid(timestep: Tensor) -> Tensor:
 def rope_table(
     length: int, head_dim: int, device: torch.device | None = None, streams: int = 1
 ) -> Tensor:
-    """Cosines and sines (2, streams * length, head_dim / 2) of RoPE (arXiv:2104.09864), float32.
+    """Cosine and sine (streams * length, head_dim / 2, 2) of RoPE (arXiv:2104.09864), float32.
 
-    Positions start anew in each stream. Tables are kept: do not write into them.
+    Positions start anew in each stream. Tables are kept for good, since a recorded graph may read
+    them: do not write into them.
     """
     make = _rope_table if torch.compiler.is_compiling() else _kept_rope_table
     return make(length, head_dim, device, streams)
@@ -63,14 +75,18 @@ def rope_table(
 def _rope_table(length: int, head_dim: int, device: torch.device | None, streams: int) -> Tensor:
     rates = ROPE_THETA ** (-torch.arange(0, head_dim, 2, device=device) / head_dim)
     angles = torch.arange(length, device=device)[:, None] * rates
-    return torch.stack((angles.cos(), angles.sin())).repeat(1, streams, 1)
+    return torch.stack((angles.cos(), angles.sin()), dim=-1).repeat(streams, 1, 1)
 
 
-_kept_rope_table = lru_cache(maxsize=16)(_rope_table)
+_kept_rope_table = lru_cache(maxsize=None)(_rope_table)
 
 
 def rotate(x: Tensor, rope: Tensor) -> Tensor:
-    """Rotate interleaved pairs of x (..., T, head_dim) by a table (2, T, head_dim / 2)."""
-    cos, sin = rope
-    a, b = x.float().unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1).flatten(-2).to(x)
+    """Rotate interleaved pairs of x (..., T, head_dim) by a table (T, head_dim / 2, 2)."""
+    pairs = x.float().unflatten(-1, (-1, 2))
+    if torch.compiler.is_compiling() or x.device.type == "mps":  # without complex numbers
+        (a, b), (cos, sin) = pairs.unbind(-1), rope.unbind(-1)
+        turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
+    else:  # one kernel for seven
+        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rope))
+    return turned.flatten(-2).to(x)

@@ -1,6 +1,6 @@
 """Guidance: which network evaluations make a window's velocity, and that velocity."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -58,12 +58,18 @@ class Window:
     terms: Sequence[Term]  # the guidance
 
 
-def guided_velocity(network: MMDiT, windows: Sequence[Window], sigmas: Sequence[float]) -> Velocity:
+def guided_velocity(
+    network: MMDiT,
+    windows: Sequence[Window],
+    sigmas: Sequence[float],
+    forward: Callable[..., Tensor] | None = None,
+) -> Velocity:
     """The guided velocity of B windows at these noise levels, all evaluations in one batch.
 
     An emotion timeline blends the velocities of its classes. What does not change from step to
-    step is computed here, once.
+    step is computed here, once. forward: the network's own, or a faster equal.
     """
+    forward = forward or network
     evaluations = [_evaluations(window) for window in windows]
     counts = [len(own) for own in evaluations]
     kept, labels, weights = zip(*(each for own in evaluations for each in own), strict=True)
@@ -81,10 +87,10 @@ def guided_velocity(network: MMDiT, windows: Sequence[Window], sigmas: Sequence[
     prev = torch.stack([window.prev for window in windows])[at]
     weight = torch.stack(weights).to(heard)[..., None]  # (evaluations, N, 1)
     timesteps = 1000 * torch.tensor(sigmas, device=device)
-    adaln = dict(zip(sigmas, network.schedule(timesteps, given), strict=True))
+    adaln = dict(zip(sigmas, network.schedule(timesteps, given).unbind(), strict=True))
 
     def velocity(z: Tensor, sigma: float) -> Tensor:
-        each = weight * network(z[at], prev, adaln[sigma], given)
+        each = weight * forward(z[at], prev, adaln[sigma], given)
         return torch.stack([own.sum(dim=0) for own in each.split(counts)])
 
     return velocity

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from moda_cli.config import SamplerConfig
-from moda_cli.control import Timeline
+from moda_cli.control.timeline import Timeline
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.takes import Take, causal_take, live_take, released_take
 from moda_cli.media.waves import Read, Samples

@@ -19,8 +19,6 @@ from moda_cli.generator.embed import (
 FOUR_STREAMS = ("motion", "audio", "emotion", "identity")
 TWO_STREAMS = ("motion", "condition")
 
-Adaln = dict[nn.Module, Tensor]  # what the modulation layers give at one step
-
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
@@ -60,6 +58,11 @@ class MMDiT(nn.Module):
         self.final_modulation = nn.Linear(dim, 2 * dim)
         self.head = nn.Linear(dim, config.motion_dim)
         self.null_audio = nn.Parameter(torch.empty(config.audio_dim))
+        self._modulations = [
+            layer
+            for name, layer in self.named_modules()
+            if "modulation" in name and isinstance(layer, nn.Linear)
+        ]
 
     def init_weights(self) -> None:
         """Start training from the identity: AdaLN and output zero (DiT, arXiv:2212.09748)."""
@@ -85,16 +88,13 @@ class MMDiT(nn.Module):
         """The features that stand for no audio, shaped like `audio` (..., layers, channels)."""
         return self.null_audio.to(audio).expand_as(audio)
 
-    def schedule(self, timesteps: Tensor, given: Conditions) -> list[Adaln]:
-        """The AdaLN of a sampler's steps (S,), each the same for all B: every layer runs once."""
+    def schedule(self, timesteps: Tensor, given: Conditions) -> Tensor:
+        """The AdaLN (S, B, 1, width) of a sampler's steps (S,), each the same for all B.
+
+        Every modulation layer runs once; what they give lies side by side.
+        """
         condition = self._condition(timesteps[:, None], given)  # (S, B, 1, D)
-        layers = [
-            layer
-            for name, layer in self.named_modules()
-            if "modulation" in name and isinstance(layer, nn.Linear)
-        ]
-        made = [layer(condition) for layer in layers]  # (S, B, 1, width) each
-        return [dict(zip(layers, step, strict=True)) for step in zip(*made, strict=True)]
+        return torch.cat([layer(condition) for layer in self._modulations], dim=-1)
 
     def _condition(self, timestep: Tensor, given: Conditions) -> Tensor:
         """(..., B, 1, D) of timesteps (..., B)."""
@@ -105,16 +105,18 @@ class MMDiT(nn.Module):
     def _driven_by(condition: Tensor) -> Drive:
         return lambda layer: layer(condition)
 
-    def forward(
-        self, z: Tensor, prev: Tensor, timestep: Tensor | Adaln, given: Conditions
-    ) -> Tensor:
+    def forward(self, z: Tensor, prev: Tensor, timestep: Tensor, given: Conditions) -> Tensor:
         """Velocity, noise - motion, (B, N, 70) of normalised noisy motion z (B, N, 70).
 
-        prev: (B, 1, 70) the normalised frame before the window. timestep: (B,) in 0..1000, or what
-        `schedule` made of it.
+        prev: (B, 1, 70) the normalised frame before the window, or (B, N, 70) the frames themselves
+        where they are known and the last of these behind them. timestep: (B,) in 0..1000, or its
+        row (B, 1, width) of a `schedule`.
         """
-        if isinstance(timestep, dict):
-            drive: Drive = timestep.__getitem__
+        if timestep.ndim > 1:
+            widths = [layer.out_features for layer in self._modulations]
+            parts = timestep.split(widths, dim=-1)
+            adaln: dict[nn.Module, Tensor] = dict(zip(self._modulations, parts, strict=True))
+            drive: Drive = adaln.__getitem__
         else:
             drive = self._driven_by(self._condition(timestep, given))
         frames, head_dim = z.shape[1], self.config.hidden_dim // self.config.num_heads
@@ -124,7 +126,7 @@ class MMDiT(nn.Module):
         streams = {
             "motion": motion,
             "audio": given.audio,
-            "emotion": given.emotion.expand_as(motion),
+            "emotion": given.emotion.to(motion).expand_as(motion),
             "identity": given.identity.expand_as(motion),
         }
         for block in self.four_stream:  # emotion and identity are not rotated in this stage

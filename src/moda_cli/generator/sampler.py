@@ -16,9 +16,12 @@ Velocity = Callable[[Tensor, float], Tensor]  # (z, sigma) -> noise - motion, sh
 CountFrames = Callable[[int], int]  # how many of the first N frames there are
 
 
-def euler_sigmas(steps: int) -> list[float]:
-    """Noise levels: `steps` points from 1 down to 0.001, then 0. One network call per step."""
-    return [*torch.linspace(1.0, 1e-3, steps).tolist(), 0.0]
+def euler_sigmas(steps: int, last: float | None = 1e-3) -> list[float]:
+    """Noise levels: `steps` points from 1 down to `last`, then 0. One network call per step.
+
+    last: the release's; None makes all steps of one size.
+    """
+    return [*torch.linspace(1.0, last or 1 / steps, steps).tolist(), 0.0]
 
 
 @torch.inference_mode()
@@ -95,12 +98,12 @@ def sample_windows(
 ) -> Iterator[list[tuple[int, Tensor, bool]]]:
     """Sample clips side by side, a window of each at a time; they end when they end.
 
-    Yields (clip, its normalised motion (1, n, 70) that is final, whether the clip is over) of each
-    that had a window. velocity_of(clips) is that of their windows, in this order; draw_noise(clip)
-    gives the noise (1, window, 70) of the clip's next window.
+    Yields (clip, its normalised motion (1, n, 70) that is final, on the CPU, whether the clip is
+    over) of each that had a window. velocity_of(clips) is that of their windows, in this order;
+    draw_noise(clip) gives the noise (1, window, 70) of the clip's next window.
     """
     while going := [number for number, clip in enumerate(clips) if not clip.over]:
         velocity = velocity_of(going)
         z = sample_euler(velocity, torch.cat([draw_noise(number) for number in going]), sigmas)
-        pieces = [clips[number].settle(z[row, None]) for row, number in enumerate(going)]
+        pieces = [clips[number].settle(z[row, None]).cpu() for row, number in enumerate(going)]
         yield [(k, piece, clips[k].over) for k, piece in zip(going, pieces, strict=True)]

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from moda_cli.config import ModelConfig, SamplerConfig
-from moda_cli.control import Timeline, emotion_shares
+from moda_cli.control.timeline import Timeline
+from moda_cli.device import on_stream
 from moda_cli.errors import WeightsError
 from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.lips import LiveLips, modulate_lips
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.sampler import CountFrames, Velocity, Windows, euler_sigmas, sample_windows
-from moda_cli.media.waves import Read, Samples, reader
+from moda_cli.media.waves import Read, Samples, frames_to_cover, reader
 from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source
 from moda_cli.speech.logmel import LogMel
 from moda_cli.speech.released import ADDED, LiveSpeech, SpeechFeatures
@@ -23,6 +24,7 @@ SIZED = slice(63, 67)  # scale and translation grow with the face in its crop
 LIP_REFERENCE = -(ADDED * 3 // 4)  # the frame of the added silence in which lips rest
 
 DrawNoise = Callable[[], Tensor]
+OnWindow = Callable[[int, int | None], None]  # (done, of); None where sound may still arrive
 Finish = Callable[[Tensor, bool], Tensor]  # (normalised (n, 70), the clip's last?) -> physical
 
 
@@ -69,10 +71,14 @@ def _physical(model: MotionGenerator, z: Tensor, start: _Start) -> Tensor:
 def window_noise(shape: ModelConfig, seed: int) -> DrawNoise:
     """A function that draws the next window's noise (1, window, 70), on the CPU."""
     generator = torch.Generator().manual_seed(seed)
+    return lambda: frame_noise(shape, shape.window, generator)[None]
+
+
+def frame_noise(shape: ModelConfig, frames: int, generator: torch.Generator) -> Tensor:
+    """What frames (frames, 70) are sampled from: less of it in the mouth, as the model has it."""
     temperature = torch.ones(shape.motion_dim)
     temperature[list(MOUTH_CHANNELS)] = shape.lip_noise
-    size = (1, shape.window, shape.motion_dim)
-    return lambda: temperature * torch.randn(size, generator=generator)
+    return temperature * torch.randn((frames, shape.motion_dim), generator=generator)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +94,17 @@ class Take:
     finisher: Callable[[], Finish]  # called before the first window; each clip has its own
 
 
-def sample(model: MotionGenerator, take: Take) -> Iterator[Tensor]:
-    """Yield a clip's physical motion (n, 70), piece by piece."""
-    finish = take.finisher()
-    for ((_, z, last),) in _windows(model, [take]):
-        if len(motion := finish(z[0].cpu(), last)):
+def sample(
+    model: MotionGenerator, take: Take, on_window: OnWindow = lambda *_: None
+) -> Iterator[Tensor]:
+    """Yield a clip's physical motion (n, 70), piece by piece; on_window(done, of) follows."""
+    finish, shape = take.finisher(), model.network.config
+    known = None if callable(take.num_frames) else take.num_frames
+    total = known and -(-(known - shape.overlap) // (shape.window - shape.overlap))
+    on_window(0, total)
+    for done, ((_, z, last),) in enumerate(_windows(model, [take]), start=1):
+        on_window(done, total)
+        if len(motion := finish(z[0], last)):
             yield motion
 
 
@@ -105,7 +117,7 @@ def sample_together(model: MotionGenerator, takes: Sequence[Take]) -> list[Tenso
     pieces: list[list[Tensor]] = [[] for _ in takes]
     for sampled in _windows(model, takes):
         for number, z, last in sampled:
-            pieces[number].append(finish[number](z[0].cpu(), last))
+            pieces[number].append(finish[number](z[0], last))
     return [torch.cat(own) for own in pieces]
 
 
@@ -114,7 +126,7 @@ def _windows(
 ) -> Iterator[list[tuple[int, Tensor, bool]]]:
     """`sample_windows` of these takes."""
     shape, device = model.network.config, model.device
-    sigmas = euler_sigmas(takes[0].config.steps)
+    sigmas = euler_sigmas(takes[0].config.steps or shape.steps, shape.last_sigma)
     clips = [
         Windows(
             take.num_frames,
@@ -129,19 +141,21 @@ def _windows(
         take, at = takes[number], clips[number]
         return Window(
             take.audio_at(at.start).to(device),
-            emotion_shares(take.timeline, at.start, shape.window),
+            take.timeline.emotion_shares(at.start, shape.window),
             take.start.identity.to(device),
             at.prev[0],
             guidance_terms(take.config, shape),
         )
 
     def velocity_of(going: Sequence[int]) -> Velocity:
-        return guided_velocity(model.network, [window_of(number) for number in going], sigmas[:-1])
+        windows = [window_of(number) for number in going]
+        return guided_velocity(model.network, windows, sigmas[:-1], model.forward)
 
     def draw_noise(number: int) -> Tensor:
         return takes[number].draw_noise().to(device)
 
-    return sample_windows(velocity_of, clips, sigmas, draw_noise)
+    made = sample_windows(velocity_of, clips, sigmas, draw_noise)
+    return on_stream(made, model.stream) if model.stream else made
 
 
 class _EaseIn:
@@ -179,7 +193,7 @@ def causal_take(
 
     return Take(
         lambda frame: mel.window(frame, shape.window),
-        mel.frames,
+        mel.frames if callable(wave) else frames_to_cover(len(wave)),
         timeline,
         config,
         start,

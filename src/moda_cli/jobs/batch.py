@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from moda_cli.config import INPUT_FILES
 from moda_cli.errors import InputError, UsageError
 from moda_cli.files import Row, write_rows
 from moda_cli.jobs.clip_list import Job, Shard
@@ -218,7 +219,7 @@ def _row(task: _Task, event: Event, journal: Journal, model: Mapping[str, str]) 
         "error": None,
         **places,
         **{f"{key}_sha256": value for key, value in task.sums.items()},
-        "options": {key: v for key, v in flat_options(clip).items() if key != "motion"},
+        "options": {key: v for key, v in flat_options(clip).items() if key not in INPUT_FILES},
         "seed": clip.sampler.seed,
         **model,
         "origin": task.job.origin,

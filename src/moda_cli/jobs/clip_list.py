@@ -4,9 +4,7 @@ Every fault of a list is named before the first job starts, so that none is met 
 """
 
 import csv
-import io
 import itertools
-import json
 import os
 import re
 import string
@@ -17,8 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
 from moda_cli.checks import check_format, option_faults
-from moda_cli.config import PICTURES, SIDE_FILES, SOUNDS, VIDEOS, ClipConfig
+from moda_cli.config import INPUT_FILES, PICTURES, SIDE_FILES, SOUNDS, VIDEOS, ClipConfig
 from moda_cli.errors import InputError, UsageError
+from moda_cli.files import no_file
 from moda_cli.jobs.options import (
     FILES,
     NEGATED,
@@ -29,6 +28,7 @@ from moda_cli.jobs.options import (
     read_option,
     with_options,
 )
+from moda_cli.jobs.rows import TABLES, json_rows, table_rows
 from moda_cli.media import final_path
 
 TEMPLATE = "{portrait}_{audio}.mp4"
@@ -104,7 +104,8 @@ def jobs_from_folders(
         hint = f"give a folder/, or a template such as folder/{TEMPLATE}"
         many = portraits if portraits.is_dir() else speeches
         raise InputError(f"{many} is a folder, and {output} one file", hint=hint)
-    faces = _files(portraits, PICTURES)
+    # of a folder that holds both, the videos are speech
+    faces = _files(portraits, PICTURES if portraits == speeches else (*PICTURES, *VIDEOS))
     sounds = _files(speeches, (*SOUNDS, *VIDEOS))
     faults: list[str] = []
     if product or not (portraits.is_dir() and speeches.is_dir()):
@@ -126,7 +127,7 @@ def jobs_from_folders(
 
 
 def jobs_from_file(path: Path, base: ClipConfig, output: Path | None) -> list[Job]:
-    """The jobs of a CSV or JSON lines file, or of JSON lines on standard input for `-`.
+    """The jobs of a table or JSON lines file, or of JSON lines on standard input for `-`.
 
     Relative inputs are beside the file; relative outputs under `output`, else beside the file too.
     Raises UsageError naming all that is wrong.
@@ -135,71 +136,23 @@ def jobs_from_file(path: Path, base: ClipConfig, output: Path | None) -> list[Jo
     faults: list[str] = []
     try:
         if str(path) == "-":
-            rows = list(_json_rows(sys.stdin.buffer.read().decode("utf-8"), faults))
+            rows = list(json_rows(sys.stdin.buffer.read(), faults))
         else:
-            text = path.read_text(encoding="utf-8-sig")
-            is_table = path.suffix.lower() == ".csv"
-            rows = list((_table_rows if is_table else _json_rows)(text, faults))
+            data = path.read_bytes()
+            is_table = path.suffix.lower() in TABLES and not data.lstrip().startswith(b"{")
+            rows = list((table_rows if is_table else json_rows)(data, faults))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UsageError(
-            f"cannot read the jobs in {name}: {reason}", hint="--jobs takes .csv, .jsonl or -"
-        ) from None
+        hint = "--jobs takes .csv, .tsv, .jsonl or -"
+        if isinstance(error, UnicodeDecodeError):
+            hint = "save it as UTF-8: in a spreadsheet, `CSV UTF-8`"
+        raise UsageError(f"cannot read the jobs in {name}: {reason}", hint=hint) from None
     folder, template = split_output(output or path.parent)
     jobs = _jobs(rows, base, path.parent, folder, template, faults)
     if not jobs and not faults:
         faults.append("it holds no jobs")
     _refuse(faults, name)
     return jobs
-
-
-def _table_rows(text: str, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    columns = [column.strip() for column in next(reader, [])]
-    faulty = {column: fault for column in columns if (fault := _column_fault(column))}
-    twice = sorted({column for column in columns if columns.count(column) > 1})
-    absent = [column for column in ("portrait", "audio") if columns and column not in columns]
-    faults += [*faulty.values(), *(f"there are two columns {column!r}" for column in twice)]
-    faults += [f"there is no column {column!r}" for column in absent]
-    if absent:
-        return
-    for cells in reader:
-        origin = f"line {reader.line_num}"
-        if len(cells) > len(columns):
-            faults.append(f"{origin} has more cells than the {len(columns)} columns")
-        row = {column: cell for column, cell in zip(columns, cells, strict=False) if cell.strip()}
-        if row:
-            yield origin, {column: cell for column, cell in row.items() if column not in faulty}
-
-
-def _json_rows(text: str, faults: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # JSON may hold U+2028
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            faults.append(f"line {number} is no JSON: {error}")
-            continue
-        if not isinstance(row, dict):
-            faults.append(f"line {number} is no JSON object")
-            continue
-        unknown = {column: fault for column in row if (fault := _column_fault(column))}
-        faults += [f"line {number}: {fault}" for fault in unknown.values()]
-        yield (
-            f"line {number}",
-            {k: v for k, v in row.items() if v not in (None, "") and k not in unknown},
-        )
-
-
-def _column_fault(column: str) -> str | None:
-    if column.strip() in FILES:
-        return None
-    try:
-        option_name(column)
-    except UsageError as error:
-        return f"{error}; {error.hint}" if error.hint else str(error)
-    return None
 
 
 def _jobs(
@@ -329,7 +282,7 @@ def _collisions(jobs: Sequence[Job]) -> Iterator[str]:
 
 def _inputs(job: Job) -> list[Path]:
     clip = job.clip
-    named = {"portrait": clip.portrait, "audio": clip.audio, "motion": clip.motion}
+    named = {key: getattr(clip, key) for key in INPUT_FILES}
     return [path for key, path in named.items() if path is not None and key not in job.urls]
 
 
@@ -339,7 +292,7 @@ def _outputs(job: Job) -> list[Path]:
 
 def _files(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     if not path.exists() and not URL.match(str(path)):
-        raise InputError(f"there is no file or folder {path}", hint="check the path")
+        raise InputError(f"there is no file or folder {path}", hint=no_file(path).hint)
     if not path.is_dir():
         return [path]
     found = [

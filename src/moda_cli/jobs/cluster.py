@@ -8,13 +8,23 @@ import os
 import re
 import socket
 from collections import Counter, deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from functools import cache
 from typing import Any
 
 from moda_cli.errors import ModaError, UsageError
 from moda_cli.files import Row
-from moda_cli.jobs.processes import ATTEMPTS, ENDS, Event, Prepare, Work, broken, failure, given_up
+from moda_cli.jobs.processes import (
+    ATTEMPTS,
+    ENDS,
+    Event,
+    Prepare,
+    Work,
+    broken,
+    failure,
+    given_up,
+    next_group,
+)
 
 NODES = 5  # that may be lost under a task
 KNOCK_S = 5.0  # for a cluster to answer
@@ -22,52 +32,80 @@ KNOCK_S = 5.0  # for a cluster to answer
 _prepared = cache(lambda prepare, device, threads: prepare(device, threads))
 
 
-def work_here(prepare: Prepare, device: str, threads: int, task: Any) -> tuple[str, Row]:
-    """Do one task in this process of a node; the model stays for the next one."""
+def work_here(
+    prepare: Prepare, device: str, threads: int, tasks: Sequence[Any]
+) -> Iterator[tuple[str, Row]]:
+    """Do a group of tasks in this process of a node; what became of each follows when it is over.
+
+    The model stays for the next group. A process that may be spoilt leaves the rest undone.
+    """
     place = {"node": socket.gethostname(), "process": os.getpid()}
-    try:
-        work: Work = _prepared(prepare, device, threads)
-        return "done", {**work(task, (), lambda done, total: None), **place}
-    except ModaError as error:
-        return "failed", {**failure(error), **place}
-    except Exception as error:
-        _prepared.cache_clear()  # what is loaded may be spoilt
-        return "broken", {"error": broken(error), **place}
+    for number, task in enumerate(tasks, start=1):
+        try:
+            work: Work = _prepared(prepare, device, threads)
+            what, row = "done", work(task, tasks[number:], lambda done, total: None)
+        except ModaError as error:
+            what, row = "failed", failure(error)
+        except Exception as error:
+            _prepared.cache_clear()
+            what, row = "broken", {"error": broken(error)}
+        yield what, {**row, **place}
+        if what == "broken":
+            return
 
 
-def execute(tasks: Sequence[Any], prepare: Prepare, address: str, device: str) -> Generator[Event]:
+def kind_of_device(address: str, device: str) -> str:
+    """`cuda` where a cluster's tasks run on GPUs, else `cpu`. Raises UsageError as `connect`."""
+    resources = connect(address).cluster_resources()
+    on_gpu = device.startswith("cuda") or (device == "auto" and "GPU" in resources)
+    return "cuda" if on_gpu else "cpu"
+
+
+def execute(
+    tasks: Sequence[Any], prepare: Prepare, address: str, device: str, group: int = 1
+) -> Generator[Event]:
     """Do every task on the cluster at `address`; yield what happens as it does.
 
-    As many at once as the cluster has GPUs (or CPUs, where the device is one). A task that takes
-    its process down is tried once more; one whose node is lost is not to blame and runs elsewhere,
-    up to NODES times. Raises UsageError where Ray or the cluster is not there.
+    As many processes at once as the cluster has GPUs (or CPUs, where the device is one), each of
+    which is handed up to `group` tasks. A task that takes its process down is tried once more, and
+    the others of its group are from then on done alone; one whose node is lost is not to blame and
+    runs elsewhere, up to NODES times. Raises UsageError where Ray or the cluster is not there.
     """
-    ray = connect(address)
-    on_gpu = device.startswith("cuda") or (device == "auto" and "GPU" in ray.cluster_resources())
-    resource = "GPU" if on_gpu else "CPU"
-    share = {"num_gpus": 1, "num_cpus": 1} if on_gpu else {"num_cpus": 1}
-    remote = ray.remote(max_retries=0, **share)(work_here)
+    ray, kind = connect(address), kind_of_device(address, device)
+    resource, share = "CPU", {"num_cpus": 1}
+    if kind == "cuda":
+        resource, share = "GPU", {"num_gpus": 1, "num_cpus": 1}
+    remote = ray.remote(max_retries=0, num_returns="streaming", **share)(work_here)
     waiting, attempts, moves = deque(range(len(tasks))), Counter[int](), Counter[int]()
-    running: dict[Any, int] = {}
+    alone: set[int] = set()
+    running: dict[Any, deque[int]] = {}  # the first of each is the one at work
     try:
         while waiting or running:
             room = max(1, int(ray.cluster_resources().get(resource, 0)))
             while waiting and len(running) < room:
-                task = waiting.popleft()
-                yield Event("started", task, "ray")
-                reference = remote.remote(prepare, "cuda" if on_gpu else "cpu", 1, tasks[task])
-                running[reference] = task
-            ended, _ = ray.wait(list(running), num_returns=1)
-            for reference in ended:
-                task = running.pop(reference)
+                hand = deque(next_group(waiting, alone, group, room - len(running)))
+                for task in hand:
+                    yield Event("started", task, "ray")
+                rows = remote.remote(prepare, kind, 1, [tasks[task] for task in hand])
+                running[rows] = hand
+            heard, _ = ray.wait(list(running), num_returns=1)
+            for rows in heard:
+                task = running[rows].popleft()
                 try:
-                    what, row = ray.get(reference)
+                    what, row = ray.get(next(rows))
                 except ray.exceptions.RayError as error:
                     reason = str(error).strip().splitlines()[0]
                     # a row too large to travel inline is lost as an object, with its node
                     lost = (ray.exceptions.NodeDiedError, ray.exceptions.ObjectLostError)
                     is_lost = isinstance(error, lost)
                     what, row = "elsewhere" if is_lost else "broken", {"error": reason}
+                if what not in ENDS:
+                    others = running.pop(rows)
+                    waiting.extendleft(reversed(others))
+                    if what == "broken":
+                        alone.update((task, *others))
+                elif not running[rows]:
+                    del running[rows]
                 if end := ENDS.get(what):
                     worker = f"{row.pop('node')}:{row.pop('process')}"
                     yield Event(end, task, worker, {**row, "attempts": attempts[task] + 1})
@@ -80,8 +118,8 @@ def execute(tasks: Sequence[Any], prepare: Prepare, address: str, device: str) -
                 else:
                     yield Event("failed", task, "ray", given_up(row["error"], tries[task]))
     finally:
-        for reference in running:
-            ray.cancel(reference, force=True)
+        for rows in running:
+            ray.cancel(rows, force=True)
 
 
 def connect(address: str) -> Any:

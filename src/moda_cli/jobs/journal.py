@@ -11,10 +11,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
+from moda_cli.config import INPUT_FILES
+from moda_cli.control.timeline_file import named_motion
 from moda_cli.errors import FREE_SPACE, UsageError
-from moda_cli.files import Row, sha256_of_json, whole_rows
+from moda_cli.files import Row, leftovers, sha256_of_json, to_disk, whole_rows
 from moda_cli.jobs.clip_list import Job, Shard
 from moda_cli.jobs.options import flat_options
 from moda_cli.media import final_path
@@ -25,14 +27,17 @@ Verdict = Literal["run", "again", "done", "failed", "conflict"]
 
 
 def job_inputs(job: Job) -> dict[str, str]:
-    """Path or URL of each file a job reads, by field."""
-    named = {"portrait": job.clip.portrait, "audio": job.clip.audio, "motion": job.clip.motion}
+    """Path or URL of each file a job reads, by field; those that its timeline names among them."""
+    named = {name: getattr(job.clip, name) for name in INPUT_FILES}
+    if job.clip.timeline:
+        motions = named_motion(job.clip.timeline)
+        named |= {f"timeline_motion_{k}": path for k, path in enumerate(motions, start=1)}
     return {key: job.urls.get(key, str(path)) for key, path in named.items() if path is not None}
 
 
 def job_key(job: Job, sums: Mapping[str, str | None], model: str) -> str:
     """sha256 of what decides the clip: its inputs' sums, its options and the model's hash."""
-    options = {key: v for key, v in flat_options(job.clip).items() if key != "motion"}
+    options = {key: v for key, v in flat_options(job.clip).items() if key not in INPUT_FILES}
     return sha256_of_json([dict(sums), options, model])
 
 
@@ -61,6 +66,7 @@ class Journal:
             raise _unwritable(folder, error) from None
         rows = [row for path in folder.glob(f"{NAME}*.jsonl") for row in read_journal(path)]
         self.last = {row["output"]: row for row in sorted(rows, key=lambda row: row["at"])}
+        self._at = max((row["at"] for row in rows), default=0.0)
 
     def __enter__(self) -> "Journal":
         return self
@@ -100,7 +106,8 @@ class Journal:
 
     def write(self, row: Row) -> None:
         """Append a row and see it onto the disk. Raises UsageError where that fails."""
-        row = {**row, "at": time.time()}
+        self._at = max(self._at, time.time())  # the last line is the last word, if the clock jumps
+        row = {**row, "at": self._at}
         self._append(json.dumps(row, default=str).encode() + b"\n")
         self.last[row["output"]] = row
 
@@ -119,33 +126,28 @@ class Journal:
 
 
 def read_journal(path: Path) -> list[Row]:
-    """The whole rows of a journal."""
-    return [row for row in whole_rows(path) if {"output", "key", "state", "at"} <= row.keys()]
+    """The whole rows of a journal; what others wrote into it counts for nothing."""
+    kinds: dict[str, Any] = {"output": str, "key": str, "state": str, "at": (int, float)}
+    return [
+        row
+        for row in whole_rows(path)
+        if all(isinstance(row.get(name), kind) for name, kind in kinds.items())
+    ]
 
 
 def remove_partial(output: Path) -> None:
     """Delete what a killed process left beside an output under a temporary name."""
     place = final_path(output)
     for folder in (place.parent, place):  # pictures of a folder that is there are made in it
-        for path in folder.glob(f".{_escaped(place.name)}.????????.part"):
+        for path in leftovers(folder / place.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)
 
 
 def onto_disk(output: Path) -> None:
     """Have a finished file and its name survive a power cut."""
     place = final_path(output)
     for path in (*([place] if place.is_file() else place.iterdir()), place.parent):
-        if os.name == "nt" and path.is_dir():
-            continue  # Windows keeps directories itself
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        to_disk(path)
 
 
 def _unwritable(path: Path, error: OSError) -> UsageError:

@@ -8,13 +8,18 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
-from moda_cli.errors import UsageError
+from moda_cli.config import BOOLEANS, ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.errors import UsageError, did_you_mean
 
 FILES = ("portrait", "audio", "output")
 WHOLE_BATCH = ("model", "renderer", "device", "dtype", "overwrite", "force", "sampler", "render")
-NEGATED = {"crop": "full_frame", "no_blink": "blink", "no_audio": "sound"}  # as on the command line
-BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+NEGATED = {  # as on the command line
+    "crop": "full_frame",
+    "no_blink": "blink",
+    "no_audio": "sound",
+    "no_silence_gate": "silence_gate",
+    "no_provenance": "provenance",
+}
 
 
 def _kinds(config: type) -> dict[str, type]:
@@ -41,8 +46,9 @@ def option_name(column: str) -> str:
     if name in WHOLE_BATCH:
         raise UsageError(f"{column!r} is one for the whole batch: give it on the command line")
     if name not in KINDS and name not in NEGATED:
-        known = ", ".join([*FILES, *sorted(KINDS)])
-        raise UsageError(f"unknown column {column!r}", hint=f"columns are {known}")
+        known = [*FILES, *sorted(KINDS)]
+        hint = did_you_mean(name, known, f"columns are {', '.join(known)}")
+        raise UsageError(f"unknown column {column!r}", hint=hint)
     return name
 
 
@@ -64,11 +70,15 @@ def read_option(name: str, value: object, folder: Path) -> object:
     if kind is str:
         return str(value).strip()
     try:
-        number = int(str(value)) if kind is int else float(value)
+        if kind is not int:
+            return float(value)
+        whole, _, zeros = str(value).strip().partition(".")  # a spreadsheet's 12.0
+        if zeros.strip("0"):
+            raise ValueError
+        return int(whole)
     except (ValueError, OverflowError):
         wanted = "an integer" if kind is int else "a number"
         raise UsageError(f"{name} {value!r} is not {wanted}") from None
-    return number
 
 
 def local_path(text: str, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from moda_cli.config import SIDE_FILES, ClipConfig
+from moda_cli.config import ClipConfig
 from moda_cli.errors import InputError, ModaError, UsageError
 from moda_cli.files import sha256_of
 from moda_cli.jobs.clip_list import URL, Job
@@ -36,17 +36,6 @@ def size_of(job: Job) -> tuple[bool, int | None]:
             return (True, store.size(path)) if store.exists(path) else (False, None)
     place = final_path(job.clip.output)
     return place.exists(), place.stat().st_size if place.is_file() else None
-
-
-def with_absolute_paths(job: Job) -> Job:
-    """The job with absolute paths, for machines that share this one's file system."""
-    clip = job.clip
-    places = {
-        field: path.absolute()
-        for field in ("portrait", "audio", "motion", "output", *SIDE_FILES)
-        if field not in job.urls and (path := getattr(clip, field)) is not None
-    }
-    return replace(job, clip=replace(clip, **places))
 
 
 @contextmanager

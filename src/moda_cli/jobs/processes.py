@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing import resource_tracker
@@ -190,6 +190,20 @@ class Worker:
         return f"its process was ended by {name}{guess}"
 
 
+def next_group(
+    waiting: deque[int], alone: Collection[int], most: int, processes: int
+) -> Iterator[int]:
+    """Tasks taken off the queue for one process, so that no other idles while some wait.
+
+    alone: those that are done with no other at their side.
+    """
+    for _ in range(min(most, math.ceil(len(waiting) / processes))):
+        task = waiting.popleft()
+        yield task
+        if task in alone or (waiting and waiting[0] in alone):
+            return
+
+
 def execute(
     tasks: Sequence[Any],
     prepare: Prepare,
@@ -214,14 +228,6 @@ def execute(
         place = workers.index(worker)
         workers[place] = Worker(worker.name, worker.device, prepare, threads)
 
-    def next_group() -> Generator[int]:
-        share = min(group, math.ceil(len(waiting) / len(workers)))  # no one idles while others wait
-        for _ in range(share):
-            task = waiting.popleft()
-            yield task
-            if task in alone or (waiting and waiting[0] in alone):
-                return
-
     try:
         for number, device in enumerate(devices[: len(tasks)], start=1):
             workers.append(Worker(f"{number} {device}", device, prepare, threads))
@@ -229,9 +235,9 @@ def execute(
         while waiting or any(worker.hand for worker in workers):
             for worker in workers:
                 if worker.ready and waiting and not worker.hand:
-                    for task in next_group():
+                    worker.hand.extend(next_group(waiting, alone, group, len(workers)))
+                    for task in worker.hand:
                         yield Event("started", task, worker.name)
-                        worker.hand.append(task)
                     with suppress(OSError):  # it has gone, and is found so below
                         worker.connection.send([tasks[task] for task in worker.hand])
             for worker in _heard(workers):

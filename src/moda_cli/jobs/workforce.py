@@ -21,7 +21,7 @@ class Workforce:
     def execute(self, tasks: Sequence[Any], prepare: Prepare) -> Generator[Event]:
         """Do every task; yield what happens as it does. Raises what `prepare` raises."""
         if self.ray:
-            return cluster.execute(tasks, prepare, self.ray, self.devices[0])
+            return cluster.execute(tasks, prepare, self.ray, self.devices[0], self.group)
         if self.isolated or (len(self.devices) > 1 and len(tasks) > 1):
             return processes.execute(tasks, prepare, self.devices, self.threads, self.group)
         return processes.in_this_process(tasks, prepare, self.devices[0], self.threads)

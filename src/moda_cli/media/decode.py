@@ -5,6 +5,7 @@ The clock of a video begins with its first picture, whatever its container count
 
 import re
 import sys
+import tempfile
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,9 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from moda_cli.config import FPS, SAMPLE_RATE
+from moda_cli.config import FPS, LIMITS, SAMPLE_RATE
 from moda_cli.errors import InputError
-from moda_cli.media.ffmpeg import BOTH_TRACKS, Reading, file_input, first_error, promised_s
+from moda_cli.media.encode import frame_rate
+from moda_cli.media.ffmpeg import (
+    BOTH_TRACKS,
+    Reading,
+    check_is_media,
+    file_input,
+    first_error,
+    promised_s,
+)
 from moda_cli.media.pictures import MAX_PIXELS, Picture
 from moda_cli.media.sound import read_audio
 from moda_cli.media.waves import Wave
@@ -28,6 +37,9 @@ WHITE_NITS, PEAK_NITS = 203, 1000  # ITU-R BT.2408: graphics white of HDR; the u
 LINEAR_UP_TO = 0.5  # of white: faces keep their level, brighter light is compressed
 UNINDEXED = ("mpegts", "mpeg")  # formats in which a jump does not land on a key frame,
 AHEAD_S = 12.0  # which may be this far back: x264's are 250 pictures apart at most
+# Frames nearer to the last one that is taken are left out where stamps matter more than number.
+LEAST_APART_S = 1 / 31
+HELD_BYTES = 40_000_000  # of frames that are read to be shown backwards
 EXACT = "flags=bicubic+accurate_rnd+full_chroma_int"  # without them colours are 4 levels off
 
 
@@ -83,8 +95,7 @@ class VideoInfo:
 
 def probe_video(path: Path) -> VideoInfo:
     """The header of a video. Raises InputError for a file without moving pictures."""
-    if not path.is_file():
-        raise InputError(f"there is no file {path}", hint="check the path")
+    check_is_media(path)
     # not imageio_ffmpeg.read_frames: it forks through Python, where Ctrl-C may get lost
     seen = ["-map", "0:V:0", "-frames:v", "1", "-vf", "showinfo", "-f", "framecrc", "pipe:1"]
     command = ["-loglevel", "info", *file_input(path), *seen, *BOTH_TRACKS]
@@ -143,6 +154,66 @@ def read_video(
         if count < limit and (run.end() != 0 or count == 0):
             reason = first_error(run.log)
             raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
+
+
+def read_stamped(path: Path) -> Iterator[tuple[Picture, float]]:
+    """Yield frames as in `read_video` but as the file has them, and when each is shown.
+
+    Seconds ascend from 0, the first picture's. Of a video above 31 frames a second some are left
+    out. Raises InputError as `read_video`.
+    """
+    info = probe_video(path)
+    with tempfile.TemporaryDirectory() as folder:
+        stamps = Path(folder) / "stamps"
+        stamps.touch()
+        chosen = f"select='isnan(prev_selected_t)+gte(t-prev_selected_t,{LEAST_APART_S:.6f})'"
+        told = f"metadata=add:key=shown:value=1,metadata=print:direct=1:file={_escaped(stamps)}"
+        graph = f"setpts=PTS-STARTPTS,{chosen},{told},{info.colour.to_rgb()}"
+        output = ["-map", "0:V:0", "-vf", graph, "-fps_mode", "passthrough"]
+        output += ["-f", "image2pipe", "-c:v", "ppm", "pipe:1", *BOTH_TRACKS]
+        with Reading([*file_input(path), *output], str(path)) as run, stamps.open() as lines:
+            at_s = -1.0
+            while (frame := _read_ppm(run, path)) is not None:
+                said = re.search(r"pts_time:([\d.]+)", lines.readline() + lines.readline())
+                last_s, at_s = at_s, float(said[1]) if said else at_s + 1 / FPS
+                if at_s > last_s:
+                    yield frame, at_s
+            if run.end() != 0 or at_s < 0:
+                reason = first_error(run.log)
+                raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
+
+
+def _escaped(path: Path) -> str:
+    """A path as a filter's option takes it in a graph: once for the option, once for the graph."""
+    return re.sub(r"([\\'\[\],;])", r"\\\1", re.sub(r"([\\':])", r"\\\1", str(path)))
+
+
+def read_to_and_fro(path: Path, fps: float = FPS) -> Iterator[tuple[int, Picture]]:
+    """Yield the frames of `read_video` with their numbers: to the end, back, and so on for ever.
+
+    Backwards a few are held at a time. Raises InputError as `read_video`.
+    """
+    last, frame = -1, None
+    for last, frame in enumerate(read_video(path, fps)):
+        yield last, frame
+    assert frame is not None  # or reading had failed
+    held = int(np.clip(HELD_BYTES // frame.nbytes, 4, 64))
+    while True:
+        for stop in range(last, 0, -held):
+            start = max(0, stop - held)
+            part = {"start_s": start / fps, "duration_s": (stop - start) / fps}
+            frames = list(read_video(path, fps, **part))
+            yield from zip(range(stop - 1, start - 1, -1), reversed(frames), strict=True)
+        if not last:
+            yield 0, frame
+            continue
+        yield from enumerate(read_video(path, fps, start_s=1 / fps), start=1)
+
+
+def usual_fps(path: Path) -> float:
+    """The rate a video is shown at, as far as one is written here. Raises InputError."""
+    fps, (least, most) = probe_video(path).fps, LIMITS["fps"]
+    return float(frame_rate(min(max(fps, least), most))) if fps else FPS
 
 
 def _read_ppm(run: Reading, path: Path) -> Picture | None:

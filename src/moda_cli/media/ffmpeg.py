@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import IO
 
 from moda_cli.errors import InputError, ModaError, UsageError
+from moda_cli.files import check_is_file
 
-STOPPED = 255  # its exit code after a signal
+STOPPED = 255  # its exit code after a signal, and where the system forbids a file
+TEXT = bytes({*range(32, 127), *b"\t\r\n"})
 STALL_S = 60.0  # without a byte: some files make a decoder wait for ever
 SPARSEST_BPS = 100  # of a file: fewer bits a second, and a picture or silence would last for hours
 STALL_HINT = "play it to its end, or convert it: ffmpeg -i FILE -c:v libx264 -c:a aac NEW.mp4"
@@ -37,9 +39,31 @@ def file_input(path: Path) -> list[str]:
     return ["-protocol_whitelist", "file,pipe", "-i", f"file:{path}"]
 
 
-def check_not_stopped(code: int, name: str) -> None:
+def is_text(head: bytes) -> bool:
+    """Whether the first bytes of a file are all printable, as no recording's are."""
+    return not head.strip(TEXT)
+
+
+def check_is_media(path: Path, name: str = "") -> None:
+    """Raises InputError for what is no file, and for text: ffmpeg takes it for a playlist.
+
+    A playlist would have it read other files, whoever wrote it.
+    """
+    check_is_file(path, name)
+    name = name or str(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from None
+    if head and is_text(head.removeprefix(b"\xef\xbb\xbf")):
+        hint = "give the recording itself; lists of files go to --jobs"
+        raise InputError(f"{name} is text, not a recording", hint=hint)
+
+
+def _check_not_stopped(code: int, name: str, said: str) -> None:
     """Raises ModaError where a signal ended it: no fault of the file's, not to be remembered."""
-    if code < 0 or code == STOPPED:
+    if code < 0 or (code == STOPPED and (not said or "Immediate exit" in said)):
         raise ModaError(f"ffmpeg was stopped while it read {name}")
 
 
@@ -122,7 +146,8 @@ class Reading:
             code = self._process.wait(STALL_S)
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
-        check_not_stopped(code, self._name)
+        self.log.seek(0)
+        _check_not_stopped(code, self._name, self.log.read().decode(errors="replace"))
         return code
 
     def _stalled(self) -> InputError:

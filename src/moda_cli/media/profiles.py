@@ -2,7 +2,6 @@
 
 import io
 import logging
-import warnings
 from typing import Any
 
 import numpy as np
@@ -71,7 +70,7 @@ def embedded_profile(data: bytes, name: str) -> Profile | None:
     if not any(sign in data for sign in SIGNS):
         return None
     try:
-        icc = _opened(data).info.get("icc_profile")
+        icc = opened(data).info.get("icc_profile")
         return Profile(icc) if icc else None
     except ValueError as error:
         log.warning("%s: %s; its colours are taken for sRGB", name, error)
@@ -80,19 +79,21 @@ def embedded_profile(data: bytes, name: str) -> Profile | None:
 
 def cmyk_to_srgb(data: bytes, profile: Profile) -> Samples:
     """The picture in a file of printing colours. Raises ValueError where it cannot be read."""
-    image = _opened(data)
+    image = opened(data)
     try:
         return profile.apply(image if image.mode == "CMYK" else image.convert("CMYK"))
     except OSError as error:
         raise ValueError(str(error)) from None
 
 
-def _opened(data: bytes) -> Any:
+def opened(data: bytes) -> Any:
+    """A picture file's header as a PIL image. Raises ValueError for what Pillow does not know."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its size is judged where it is decoded
-        try:
-            return Image.open(io.BytesIO(data))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(str(error)) from None
+    own, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None  # whoever decodes judges its size
+    try:
+        return Image.open(io.BytesIO(data))
+    except (OSError, SyntaxError) as error:
+        raise ValueError(str(error)) from None
+    finally:
+        Image.MAX_IMAGE_PIXELS = own

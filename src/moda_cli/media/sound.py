@@ -191,9 +191,12 @@ class LiveSound:
     """16 kHz sound that is read once, from its beginning, perhaps while it is still arriving.
 
     When its context is left, whoever still waits for more gets an InterruptedError.
+    length: how many samples it had, once its end was read.
     """
 
     def __init__(self, source: Path | Iterable[Wave]) -> None:
+        self.length: int | None = None
+        self._arrived = 0  # samples
         self._stop = threading.Event()
         self._source = source
         self._copies: queue.SimpleQueue[Block | None] | None = None
@@ -215,9 +218,13 @@ class LiveSound:
     def read(self, count: int) -> Wave:
         """The next samples (count,); fewer only at the end. Waits for them."""
         parts, missing = [self._ahead], count - len(self._ahead)
-        while missing > 0 and (block := next(self._blocks, None)) is not None:
-            parts.append(block)
-            missing -= len(block)
+        while missing > 0 and self.length is None:
+            if (block := next(self._blocks, None)) is None:
+                self.length = self._arrived
+            else:
+                parts.append(block)
+                self._arrived += len(block)
+                missing -= len(block)
         if self._stop.is_set():
             raise InterruptedError("nobody needs this sound any more")
         wave = np.concatenate(parts)

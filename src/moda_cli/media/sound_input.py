@@ -21,14 +21,14 @@ SOUND_RATES = (16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # that every pla
 @contextmanager
 def sound_input(
     audio: Path | Wave | Iterable[Block] | None, encoder: list[str], folder: Path
-) -> Iterator[tuple[list[str], tuple[int, ...], list[Exception]]]:
-    """A second input and its encoder, the pipe it is read from, if any, and what went wrong there.
+) -> Iterator[tuple[list[str], list[str], tuple[int, ...], list[Exception]]]:
+    """A second input, its encoder, the pipe it is read from, if any, and what went wrong there.
 
     Its clock counts samples, so the first one is at 0.
     """
     failed: list[Exception] = []
     if audio is None or not encoder:
-        yield ["-map", "0:v"], (), failed
+        yield [], [], (), failed
         return
     if isinstance(audio, Path):
         audio = played(audio)
@@ -41,19 +41,19 @@ def sound_input(
     rate, channels = first[0], first[1].shape[1]
     form = ["-f", "f32le", "-ar", str(rate), "-ac", str(channels)]
     kept = rate in SOUND_RATES and encoder[0] == "aac"
-    output = ["-map", "0:v", "-map", "1:a", "-c:a", *encoder, "-ar", str(rate if kept else 48_000)]
+    output = ["-map", "1:a", "-c:a", *encoder, "-ar", str(rate if kept else 48_000)]
     blocks = chain([first], blocks)
     if os.name == "nt":  # where a process inherits no pipe
         with (folder / "sound").open("wb") as file:
             _pour(blocks, file, failed)
-        yield [*form, "-i", str(folder / "sound"), *output], (), failed
+        yield [*form, "-i", str(folder / "sound")], output, (), failed
         return
     readable, writable = os.pipe()
     pipe = open(writable, "wb")  # noqa: SIM115 - closed by its thread
     pour = threading.Thread(target=_pour, args=(blocks, pipe, failed), daemon=True)
     pour.start()
     try:
-        yield [*form, "-i", f"pipe:{readable}", *output], (readable,), failed
+        yield [*form, "-i", f"pipe:{readable}"], output, (readable,), failed
     finally:
         os.close(readable)
 

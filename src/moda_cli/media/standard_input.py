@@ -14,7 +14,7 @@ import numpy as np
 
 from moda_cli.config import FPS, SAMPLE_RATE
 from moda_cli.errors import InputError
-from moda_cli.media.ffmpeg import ffmpeg
+from moda_cli.media.ffmpeg import ffmpeg, is_text
 from moda_cli.media.tracks import (
     EARLY_HINT,
     SOUND_HINT,
@@ -111,7 +111,7 @@ def _is_raw(head: bytes) -> bool:
     """
     if head.startswith(ENCODED_MAGIC) or head[4:8] in MP4_BOXES or _is_transport_stream(head):
         return False
-    if all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head[:64]):
+    if is_text(head[:64]):
         raise InputError(f"cannot read {NAME} as sound: it is text", hint=SOUND_HINT)
     is_bitmap = head[:2] == b"BM" and head[6:10] == bytes(4)
     if head.startswith(OTHER_MAGIC) or is_bitmap or head[257:262] == b"ustar":
@@ -193,7 +193,9 @@ def _pcm_blocks(pipe: _Pipe, rate: int, kind: str, channels: int, size: int) -> 
         size -= len(data)
         whole = len(rest) - len(rest) % (dtype.itemsize * channels)
         block = np.frombuffer(rest[:whole], dtype).reshape(-1, channels)
-        yield rate, block.astype(np.float32) / np.float32(full_scale)
+        with np.errstate(invalid="ignore", over="ignore"):  # what is no number is told of later
+            samples = block.astype(np.float32) / np.float32(full_scale)
+        yield rate, samples
         rest = rest[whole:]
     missing_s = size / (dtype.itemsize * channels * rate)
     if size < UNKNOWN_SIZE and missing_s >= 1 / FPS and not pipe.is_stopped():

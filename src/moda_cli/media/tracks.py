@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 
 from moda_cli.config import FPS
 from moda_cli.errors import InputError
-from moda_cli.media.ffmpeg import BOTH_TRACKS, Reading, file_input, first_error, promised_s
+from moda_cli.media.ffmpeg import (
+    BOTH_TRACKS,
+    Reading,
+    check_is_media,
+    file_input,
+    first_error,
+    promised_s,
+)
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +63,7 @@ def track_blocks(path: Path, name: str, *, again: bool = False) -> Iterator[Bloc
     ends early; what can be read nevertheless is warned of, unless it is read again.
     """
     warn = log.debug if again else log.warning
-    if not path.is_file():
-        raise InputError(f"there is no file {name}", hint="check the path")
+    check_is_media(path, name)
     size = path.stat().st_size
     if size == 0:
         raise InputError(f"{name} is empty", hint=SOUND_HINT)
@@ -69,7 +75,7 @@ def track_blocks(path: Path, name: str, *, again: bool = False) -> Iterator[Bloc
     except OSError as error:
         raise InputError(f"cannot read {name}: {error.strerror}") from None
     magic, form = head[:4], head[8:12]
-    if magic == b"OggS" and last_page and not last_page[1] & OGG_END:
+    if magic == b"OggS" and len(last_page) > 1 and not last_page[1] & OGG_END:
         warn("%s has no end mark: it was cut short, or its recorder was stopped", name)
     end = 8 + int.from_bytes(head[4:8], "little")
     if (magic, form) == (b"RIFF", b"WAVE") and end < min(UNKNOWN_SIZE, size - TRAILING):

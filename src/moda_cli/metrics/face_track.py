@@ -1,6 +1,7 @@
 """One person's face followed through a clip, and the steady square crops SyncNet looks at.
 
-Follows the pipeline of SyncNet's released code (joonson/syncnet_python).
+Follows the pipeline of SyncNet's released code (joonson/syncnet_python), but for where a shot ends:
+that is `media.cuts`.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,34 +21,12 @@ SMOOTHING = 13  # frames of the median over a track's boxes
 CROP_SCALE = 0.4  # margin around a face: its crop is 2 (1 + 0.4) half-sizes wide
 GREY = (110, 110, 110)  # beyond the frame
 CROP_PX = 224
-CUT_CHANGE = 27.0  # mean change of hue, saturation and value; PySceneDetect's threshold
-MIN_SHOT = 15  # frames
 
 
 def median_filter(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
     """Running median of (n,) over an odd window; beyond the ends there are zeros, as in SciPy."""
     padded = np.pad(values, window // 2)
     return np.median(np.lib.stride_tricks.sliding_window_view(padded, window), axis=1)
-
-
-class ShotCounter:
-    """Numbers the shots of a clip, frame by frame."""
-
-    def __init__(self) -> None:
-        self.shot = 0
-        self.age = 0  # frames since the last cut
-        self.previous: NDArray[np.uint8] | None = None
-
-    def __call__(self, frame: NDArray[np.uint8]) -> int:
-        """The shot that the next RGB frame (H, W, 3) belongs to, from 0."""
-        hsv = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2HSV), np.uint8)
-        if self.previous is not None:
-            change = float(np.mean(cv2.mean(cv2.absdiff(hsv, self.previous))[:3]))
-            self.age += 1
-            if change >= CUT_CHANGE and self.age >= MIN_SHOT:
-                self.shot, self.age = self.shot + 1, 0
-        self.previous = hsv
-        return self.shot
 
 
 @dataclass(frozen=True, slots=True)

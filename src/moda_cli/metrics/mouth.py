@@ -111,7 +111,7 @@ def view_of(frame: Picture, face: FaceLandmarks, shot: int) -> FaceView:
     return FaceView(face, head, warp(gray, align(head[:2], UNIT, ORIGIN), SIZE), shot)
 
 
-def speech_level(wave: Wave, num_frames: int, lead: float = 0.0) -> Curve:
+def loudness(wave: Wave, num_frames: int, lead: float = 0.0) -> Curve:
     """Loudness (T,) of a 16 kHz wave at 25 fps: fourth root of the power of the speech band.
 
     lead: frames by which row k is later than the middle of frame k.
@@ -156,7 +156,7 @@ def audio_mouth_fits(openness: Curve, wave: Wave) -> tuple[NDArray[np.int_], Cur
     mouth = without_drift(np.interp(frames, frames[known], openness[known]))
     if mouth.std() < LEAST_MOVEMENT:
         return lags, np.zeros(len(lags))
-    sound = without_drift(speech_level(wave, num_frames, LEAD_FRAMES))
+    sound = without_drift(loudness(wave, num_frames, LEAD_FRAMES))
     fits = [
         correlation(
             mouth[max(0, k) : num_frames + min(0, k)], sound[max(0, -k) : num_frames - max(0, k)]

@@ -11,7 +11,7 @@ from moda_cli.config import FPS
 from moda_cli.face.landmarks import FaceLandmarks, Points
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
-from moda_cli.metrics.mouth import RIGID, Curve, FaceView, part, speech_level
+from moda_cli.metrics.mouth import RIGID, Curve, FaceView, loudness, part
 
 Plane = NDArray[np.float32]
 T = TypeVar("T")
@@ -205,7 +205,7 @@ def repeated_share(changes: Curve) -> float | None:
 
 def loud_frames(wave: Wave, num_frames: int) -> NDArray[np.bool_]:
     """Frames (T,) at 25 fps in which something is said in a 16 kHz wave."""
-    level = speech_level(wave, num_frames)
+    level = loudness(wave, num_frames)
     return np.asarray(level > max(SILENT_LEVEL * float(np.percentile(level, 95)), QUIET))
 
 

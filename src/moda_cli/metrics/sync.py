@@ -15,9 +15,9 @@ from torch import Tensor
 
 from moda_cli.config import SAMPLES_PER_FRAME
 from moda_cli.errors import InputError
+from moda_cli.media.cuts import CutDetector
 from moda_cli.metrics.face_track import (
     MIN_TRACK,
-    ShotCounter,
     face_crops,
     link_tracks,
     longest_track,
@@ -126,11 +126,13 @@ def sync_score(frames: Frames, wave: NDArray[np.float32], networks: SyncNetworks
         frames = list(frames)
     detections: list[NDArray[np.float64]] = []
     shots: list[int] = []
-    shot_of = ShotCounter()
+    is_cut, shot = CutDetector(), 0
     remaining = iter(frames)
     while batch := list(islice(remaining, DETECTION_BATCH)):
         detections += detect_faces(networks.detector, batch)
-        shots += [shot_of(frame) for frame in batch]
+        for frame in batch:
+            shot += is_cut(frame)
+            shots.append(shot)
     track = longest_track(link_tracks(detections, shots))
     length = len(track.boxes)
     samples = pcm16(wave)[track.start * SAMPLES_PER_FRAME :][: length * SAMPLES_PER_FRAME]

@@ -58,6 +58,7 @@ def _hops_to_mel(samples: Wave) -> Tensor:
 
 LEVEL_FLOOR = -9.0  # mean log-mel of speech 15 dB below -23 dBFS; quieter sound is background
 LEVEL_CONTEXT = 60 * FPS  # frames the running level looks back on
+TAKEN_BACK = 50  # frames of a live sound that can be
 RANGE = 12.0  # 52 dB below the level is as quiet as silence
 
 
@@ -105,3 +106,32 @@ class LogMel:
             kept = self._mel[-LEVEL_CONTEXT:]
             self._mel, self._done = torch.cat((kept, _hops_to_mel(samples))), end
         return window_features(self._mel, start - (self._done - len(self._mel)), length)
+
+
+class LiveMel:
+    """`window_features` of the end of a sound that is pushed; some of it can be taken back."""
+
+    def __init__(self, silent: int) -> None:
+        """The sound begins with so many silent frames."""
+        self._wave: Wave = np.zeros(0, np.float32)  # the end of it
+        self._mel = torch.zeros(0, NUM_HOPS, NUM_MELS)  # of its last frames
+        self.push(np.zeros(silent * SAMPLES_PER_FRAME, np.float32))
+
+    def push(self, frames: Wave) -> None:
+        """The samples of the next frames (n * 640,)."""
+        known = self._mel[-LEVEL_CONTEXT:-1]  # the last was told without what follows
+        again = bool(len(self._mel)) * SAMPLES_PER_FRAME
+        self._wave = np.concatenate((self._wave[-TAKEN_BACK * SAMPLES_PER_FRAME :], frames))
+        heard = self._wave[-(len(frames) + again + BEFORE) :]
+        before = len(frames) + again + BEFORE - len(heard)
+        mel = _hops_to_mel(np.pad(heard, (before, BEFORE)))
+        self._mel = torch.cat((known, mel))
+
+    def take_back(self, frames: int) -> None:
+        """Forget the last frames, TAKEN_BACK at most, as if others were pushed in their place."""
+        self._wave = self._wave[: len(self._wave) - frames * SAMPLES_PER_FRAME]
+        self._mel = self._mel[: len(self._mel) - frames]
+
+    def last(self, length: int) -> Tensor:
+        """Features (length, 4, 80) of the last frames."""
+        return window_features(self._mel, len(self._mel) - length, length)

@@ -5,7 +5,6 @@ windows, one for the lip keypoints' offsets and one for audio features, trained 
 similarity on in-sync against shifted pairs.
 """
 
-import json
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moda_cli.errors import WeightsError
+from moda_cli.files import parse_json
 from moda_cli.motion import EPS, LIP_KEYPOINTS, Stats
 from moda_cli.train.presets import SyncConfig
 from moda_cli.weights.state import load_strict
@@ -72,7 +72,7 @@ class SyncExpert(nn.Module):
     def load(cls, directory: Path) -> "SyncExpert":
         """Read a run of `moda train --config alse`, frozen, on the CPU. Raises WeightsError."""
         try:
-            config = SyncConfig(**json.loads((directory / "config.json").read_text()))
+            config = SyncConfig(**parse_json((directory / "config.json").read_text()))
             state = load_file(directory / "model.safetensors")
         except (OSError, ValueError, TypeError, SafetensorError) as error:
             raise WeightsError(

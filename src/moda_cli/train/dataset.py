@@ -1,4 +1,4 @@
-"""Training windows from a folder of feature files, and the sounds they could have had.
+"""Training windows from feature files, and the sounds they could have had.
 
 What a training step sees is a pure function of the seed and the sample's number: any process can
 make any sample, and a run that resumes needs to know its step and nothing else.
@@ -6,21 +6,16 @@ make any sample, and a run that resumes needs to know its step and nothing else.
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from moda_cli.config import FPS, NO_EMOTION, ModelConfig
-from moda_cli.data.feature_files import read_listing
-from moda_cli.errors import InputError
+from moda_cli.config import NO_EMOTION, ModelConfig
 from moda_cli.motion import EPS, MOTION_DIM, SCALE, Stats
 from moda_cli.speech.logmel import LEVEL_CONTEXT, window_features
+from moda_cli.train.clip_files import FeatureFile, opened
 from moda_cli.train.presets import SyncConfig, TrainConfig
 
 HOPS_PER_S = 100
@@ -34,7 +29,8 @@ class Batch:
     """TrainingWindows of N frames and what is drawn at random for them; motion is normalised."""
 
     motion: Tensor  # (B, N, 70)
-    prev: Tensor  # (B, 1, 70) the frame before; at a clip's start its own first frame
+    prev: Tensor  # (B, 1, 70) the frame before, at a clip's start its own first; or (B, N, 70), as
+    # MMDiT takes it, where frames are known
     audio: Tensor  # (B, N, layers, channels)
     emotion: Tensor  # (B,) int64 class
     identity: Tensor  # (B, 63)
@@ -59,61 +55,6 @@ def stack(samples: Sequence[Batch]) -> Batch:
     return Batch(*(torch.stack(column) for column in columns))
 
 
-@dataclass(frozen=True, slots=True)
-class FeatureFile:
-    """A feature file: motion (T, 70), kp (63), audio (T, layers, channels), emotion (8)."""
-
-    path: Path
-    frames: int
-    kind: str | None = None  # of its audio features, where the index says so
-
-
-@contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A feature file, of which slices can be read. Raises InputError."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"cannot read {path}: {error}", hint="run `moda extract --verify`"
-        ) from None
-
-
-def read_index(root: Path, split: str, window: int) -> list[FeatureFile]:
-    """The clips of a split that hold at least one window, in the order of `index.jsonl`.
-
-    Raises InputError for a folder without an index or without such clips.
-    """
-    index = root / "index.jsonl"
-    hint = "FEATURES is a folder that `moda extract` has written"
-    if not index.is_file():
-        raise InputError(f"no index.jsonl in {root}", hint=hint)
-    try:
-        rows = read_listing(index)
-        chosen = [row for row in rows if row["split"] == split and row["frames"] >= window]
-        rates = {row.get("options", {}).get("fps", FPS) for row in chosen}
-        clips = [
-            FeatureFile(
-                root / f"{row['clip']}.safetensors",
-                row["frames"],
-                row.get("options", {}).get("audio"),
-            )
-            for row in chosen
-        ]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{index} is damaged: {error!r}", hint=hint) from None
-    if rates - {FPS}:
-        raise InputError(f"{root} holds features at other rates than {FPS} fps: {rates}", hint=hint)
-    if not clips:
-        splits = ", ".join(sorted({str(row["split"]) for row in rows}))
-        raise InputError(
-            f"{root} holds no {split} clip of {window} frames",
-            hint=f"its splits: {splits}; --set validate_on=train measures on training clips",
-        )
-    return clips
-
-
 def at_mean_size(motion: Tensor, first: Tensor, mean_scale: Tensor) -> Tensor:
     """Motion (T, 70) as if its clip's first frame (70) had the mean scale.
 
@@ -131,7 +72,9 @@ def is_sized(model: ModelConfig | SyncConfig) -> bool:
 
 
 def feature_stats(clips: Sequence[FeatureFile], model: ModelConfig | SyncConfig) -> Stats:
-    """Statistics of the training clips; neutral and identity are the first one's first frame.
+    """Statistics of the training clips; neutral and identity are the first one's.
+
+    Its neutral is what it says, or its first frame.
 
     The mean scale is that of the motion as it is, all else that of the motion at mean size.
     """
@@ -155,7 +98,9 @@ def feature_stats(clips: Sequence[FeatureFile], model: ModelConfig | SyncConfig)
     if is_sized(model):
         mean[SCALE] = mean_scale
     with opened(clips[0].path) as file:
-        neutral, identity = file.get_slice("motion")[0], file.get_tensor("kp")
+        said = "neutral" in file.keys()  # noqa: SIM118
+        neutral = file.get_tensor("neutral") if said else file.get_slice("motion")[0]
+        identity = file.get_tensor("kp")
     return Stats(mean.float(), std.float(), neutral.float(), identity.float())
 
 
@@ -163,7 +108,10 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
     """Sample `number` of a run: a window of one of the clips and the noise it is trained with.
 
     A clip's chance is proportional to its length; one window in six starts where its clip does.
-    Conditions are dropped independently, at the rates of `config`.
+    All windows of a batch have one length: the model's, or in half of the batches down to the
+    shortest of `config`, for what is sampled while it is spoken; of these the first frames are
+    known, most often as many as the model may be given. Conditions are dropped independently, at
+    the rates of `config`.
     """
 
     def __init__(self, clips: Sequence[FeatureFile], stats: Stats, config: TrainConfig) -> None:
@@ -177,7 +125,7 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
 
     def __getitem__(self, number: int) -> Batch:
         """The sample as a batch without its first dimension. Raises InputError."""
-        config, window = self.config, self.config.model.window
+        config, window = self.config, self.window_of(number // self.config.batch_size)
         generator = torch.Generator().manual_seed(_seed(config.seed, number))
 
         def chosen(rate: float) -> Tensor:
@@ -189,16 +137,21 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         start = max(0, int(torch.randint(-last // 5, last + 1, (), generator=generator)))
         sigma = torch.rand((), generator=generator)
         noise = torch.randn(window, MOTION_DIM, generator=generator)
-        prev_noise = config.prev_noise * torch.randn(1, MOTION_DIM, generator=generator)
+        rows, known = 1, 0
+        if window < config.model.window:
+            rows, known = window, min(self._known(generator), window - 1)
+        prev_noise = config.prev_noise * torch.randn(known + 1, MOTION_DIM, generator=generator)
         silent, plain, free = map(
             chosen, (config.audio_dropout, config.emotion_dropout, config.motion_dropout)
         )
-        motion, audio, emotion, identity = self._read(clip, start, generator)
+        motion, audio, emotion, identity = self._read(clip, start, window, generator)
         z = self.stats.normalise(motion)
+        before = torch.cat((z[:1], z[-window:][:known])) + prev_noise
+        prev = before[torch.arange(1, rows + 1).clamp(max=known)]
         label = int(emotion.argmax()) if emotion.max() >= 0.5 and not plain else NO_EMOTION
         return Batch(
             motion=z[-window:],
-            prev=torch.zeros_like(z[:1]) if free else z[:1] + prev_noise,
+            prev=torch.zeros_like(prev) if free else prev,
             audio=audio,
             emotion=torch.tensor(label),
             identity=identity,
@@ -207,12 +160,29 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
             sigma=sigma,
         )
 
+    def window_of(self, batch: int) -> int:
+        """The frames of a batch's windows."""
+        longest, shortest = self.config.model.window, self.config.shortest_window
+        if shortest is None:
+            return longest
+        generator = torch.Generator().manual_seed(_seed(self.config.seed, f"batch {batch}"))
+        short = torch.rand((), generator=generator) < 0.5
+        drawn = int(torch.randint(shortest, longest + 1, (), generator=generator))
+        return drawn if short else longest
+
+    def _known(self, generator: torch.Generator) -> int:
+        """How many frames of a short window are known: a third of the time any number."""
+        most = self.config.model.known if isinstance(self.config.model, ModelConfig) else 0
+        if torch.rand((), generator=generator) < 2 / 3:
+            return most
+        return int(torch.randint(most + 1, (), generator=generator))
+
     def _read(
-        self, clip: FeatureFile, start: int, generator: torch.Generator
+        self, clip: FeatureFile, start: int, window: int, generator: torch.Generator
     ) -> tuple[Tensor, ...]:
         """Motion with the frame before, audio (N, layers, channels), emotion (8), identity (63)."""
         model = self.config.model
-        end = start + model.window
+        end = start + window
         mel = model.audio == "logmel"  # its level needs what was heard before
         heard = max(0, end - LEVEL_CONTEXT) if mel else start
         with opened(clip.path) as file:
@@ -224,7 +194,7 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
             audio = audio.float()
             if self.config.augment:
                 audio = augment_log_mel(audio, generator)
-            audio = window_features(audio, start - heard, model.window)
+            audio = window_features(audio, start - heard, window)
         if is_sized(model):
             motion = at_mean_size(motion, first, self.stats.mean[SCALE])
         else:
@@ -232,23 +202,9 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         return motion, audio, emotion, identity
 
 
-def _seed(seed: int, number: int) -> int:
+def _seed(seed: int, number: int | str) -> int:
     digest = hashlib.blake2b(f"{seed} {number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest)
-
-
-def check_features(clip: FeatureFile, model: ModelConfig | SyncConfig) -> None:
-    """Raises InputError for features of another kind than the model hears."""
-    with opened(clip.path) as file:
-        found = file.get_slice("audio").get_shape()[1:]
-    wanted = [model.audio_layers, model.audio_dim]
-    # wav2vec2 and hubert are of one shape
-    if found != wanted or clip.kind not in (None, model.audio):
-        raise InputError(
-            f"{clip.path} holds {clip.kind or 'audio'} features of {found[0]} x {found[-1]}, "
-            f"and the model hears {model.audio} of {model.audio_layers} x {model.audio_dim}",
-            hint="choose --config, or --set model.audio=, model.audio_layers= and model.audio_dim=",
-        )
 
 
 def augment_log_mel(mel: Tensor, generator: torch.Generator) -> Tensor:

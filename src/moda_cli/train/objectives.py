@@ -1,6 +1,7 @@
 """What is trained, a motion generator or a sync expert.
 
-Either is a module that owns the `network`; its call on a batch gives the losses. It also measures a
+Either is a module that owns the `network`; its call on a batch gives the losses, in bfloat16 where
+`bf16` is true: `auto` has been settled by the loop, which knows the device. It also measures a
 network and saves one as a model directory.
 """
 
@@ -51,7 +52,7 @@ class MotionObjective(nn.Module):
         config, network = self.config, self.network
         z, target = noisy_motion(batch.motion, batch.noise, batch.sigma)
         heard = batch.audio.float()
-        with torch.autocast(z.device.type, torch.bfloat16, enabled=config.bf16):
+        with torch.autocast(z.device.type, torch.bfloat16, enabled=config.bf16 is True):
             silent = batch.silent[:, None, None, None]
             audio = torch.where(silent, network.null_features(heard), heard)
             given = network.embed(audio, batch.emotion, batch.identity)
@@ -60,12 +61,13 @@ class MotionObjective(nn.Module):
         loss, flow = flow_loss(
             velocity[..., self.moving], target[..., self.moving], config.velocity_weight
         )
-        losses = {"loss": loss, "flow": flow}
+        losses = {"loss": loss, "flow": flow.detach()}  # one graph: the others are told only
         if self.expert is not None:
             motion = self.stats.denormalise(clean_motion(z, velocity, batch.sigma))
             sync = sync_loss(*self.expert(motion, heard))
             led = gate_loss(sync, config.alse_threshold) * ~batch.silent  # only what was heard
-            losses |= {"loss": loss + led.mean(), "sync": sync.mean(), "sync_gated": led.mean()}
+            losses["loss"] = loss + led.mean()
+            losses |= {"sync": sync.mean().detach(), "sync_gated": led.mean().detach()}
         return losses
 
     @torch.inference_mode()
@@ -98,7 +100,8 @@ class SyncObjective(nn.Module):
         self.network.calibrate(stats)
 
     def forward(self, batch: Batch) -> Losses:
-        with torch.autocast(batch.motion.device.type, torch.bfloat16, enabled=self.config.bf16):
+        bf16 = self.config.bf16 is True
+        with torch.autocast(batch.motion.device.type, torch.bfloat16, enabled=bf16):
             lips, sound = self.network(self.stats.denormalise(batch.motion), batch.audio)
         return {"loss": expert_loss(lips, sound)}
 
@@ -142,9 +145,10 @@ def load_expert(config: TrainConfig) -> SyncExpert | None:
 
 def sample_motion(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
     """Normalised motion (B, N, 70) drawn for a batch's conditions, without guidance."""
+    shape = network.config
     noise = torch.randn(batch.motion.shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(batch.motion)
-    terms = guidance_terms(SamplerConfig(guidance=1.0), network.config)
+    terms = guidance_terms(SamplerConfig(guidance=1.0), shape)
     everywhere = torch.ones(batch.motion.shape[1])
     windows = [
         Window(audio, {label: everywhere}, identity, prev, terms)
@@ -152,7 +156,7 @@ def sample_motion(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
             batch.audio, batch.emotion.tolist(), batch.identity, batch.prev, strict=True
         )
     ]
-    sigmas = euler_sigmas(10)
+    sigmas = euler_sigmas(shape.steps, shape.last_sigma)
     return sample_euler(guided_velocity(network, windows, sigmas[:-1]), noise, sigmas)
 
 

@@ -23,11 +23,13 @@ class State:
         self.network, self.config = network, config
         self.parameters = dict(network.named_parameters())
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self.fused = all(parameter.is_cuda for parameter in self.parameters.values())
         self.optimizer = torch.optim.AdamW(
             self.parameters.values(),
             lr=config.learning_rate,
             betas=(BETA1, config.beta2),
             weight_decay=config.weight_decay,
+            fused=self.fused,
         )
         self.step = 0
         self.seconds = 0.0
@@ -71,7 +73,8 @@ class State:
             }
             local_part(parameter).copy_(local_part(placed.pop("network")))
             self.average[name] = placed.pop("average")
-            self.optimizer.state[parameter] = {"step": torch.tensor(float(self.step)), **placed}
+            step = torch.tensor(float(self.step), device=parameter.device if self.fused else None)
+            self.optimizer.state[parameter] = {"step": step, **placed}
 
     def averaged(self, tensors: Mapping[str, Tensor]) -> Any:
         """A network of its own with the averaged weights among a checkpoint's `tensors`."""

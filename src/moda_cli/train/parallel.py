@@ -27,6 +27,7 @@ class Ranks:
     rank: int
     size: int
     device: torch.device
+    control: Any = None  # the group in which numbers of the CPU are exchanged, if not the default
 
     @property
     def main(self) -> bool:
@@ -36,6 +37,14 @@ class Ranks:
         """Until every process has come here."""
         if self.size > 1:
             distributed.barrier()
+
+    def agree(self, wish: int) -> int:
+        """The largest wish of all processes; the device is not waited for."""
+        if self.size == 1:
+            return wish
+        largest = torch.tensor(wish)
+        distributed.all_reduce(largest, distributed.ReduceOp.MAX, group=self.control)
+        return int(largest)
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over processes, on the CPU."""
@@ -62,23 +71,28 @@ def join_ranks(device: str, fsdp: bool) -> Iterator[Ranks]:
         torch.cuda.set_device(where)
     backend = "nccl" if where.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=PATIENCE)
+    control = distributed.new_group(timeout=PATIENCE, backend="gloo") if backend == "nccl" else None
     try:
-        yield Ranks(distributed.get_rank(), distributed.get_world_size(), where)
+        yield Ranks(distributed.get_rank(), distributed.get_world_size(), where, control)
     finally:
         # The last reference would go with DDP's own, under Python's lock, for which Gloo's thread
         # may be waiting while it is itself waited for: seen once, for ever.
-        _until_exit.append(distributed.group.WORLD)
+        _until_exit.extend((distributed.group.WORLD, control))
         distributed.destroy_process_group()
+
+
+def blocks_of(network: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a network, which has few kinds of them; a sync expert has none."""
+    lists = [child for child in network.children() if isinstance(child, nn.ModuleList)]
+    return [block for blocks in lists for block in blocks]
 
 
 def spread(objective: nn.Module, network: nn.Module, ranks: Ranks, fsdp: bool) -> nn.Module:
     """The objective, a module that owns `network`, over all processes: DDP, or FSDP by block."""
     if fsdp:
         mesh = init_device_mesh(ranks.device.type, (ranks.size,))
-        for blocks in network.children():
-            if isinstance(blocks, nn.ModuleList):
-                for block in blocks:
-                    fully_shard(block, mesh=mesh)
+        for block in blocks_of(network):
+            fully_shard(block, mesh=mesh)
         fully_shard(objective, mesh=mesh)
         return objective
     if ranks.size > 1:

@@ -1,7 +1,7 @@
 """What `moda train --config` knows by name. Standard library only: `moda --help` reads it."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from moda_cli.config import AudioKind, ModelConfig
 
@@ -16,8 +16,11 @@ MINI = ModelConfig(
     two_stream_depth=1,
     single_stream_depth=2,
     guidance=None,
-    audio_scale=4.0,
-    lip_noise=0.5,
+    audio_scale=3.0,
+    lip_noise=0.25,
+    known=16,
+    steps=5,
+    last_sigma=None,
 )
 
 
@@ -39,6 +42,7 @@ class TrainConfig:
     """One training run. The defaults are the paper's; what it does not give says so."""
 
     model: ModelConfig | SyncConfig = field(default_factory=ModelConfig)
+    start: str | None = None  # mini, moda or a run, whose weights and statistics it begins with
     epochs: float = 500  # passes over all windows of the training split
     steps: int | None = None  # instead of `epochs`
     batch_size: int = 512  # windows per step, over all processes
@@ -57,9 +61,11 @@ class TrainConfig:
     emotion_dropout: float = 0.1
     motion_dropout: float = 0.1  # of the frame before the window; the rate is ours
     prev_noise: float = 0.0  # added to that frame, in z: generated frames are not exact
+    shortest_window: int | None = None  # frames: half of the batches have windows down to it
     augment: bool = False  # other voices, rooms and noise, on log-mel features
-    bf16: bool = True
+    bf16: bool | Literal["auto"] = "auto"  # auto: where the device computes in it
     compile: bool = True
+    checkpointing: bool = False  # of activations: larger batches fit, a step takes a third longer
     log_every: int = 10  # steps
     checkpoint_every: int = 500
     validate_every: int = 1000
@@ -72,7 +78,7 @@ PRESETS = {
     "moda": TrainConfig(),
     "mini": TrainConfig(
         model=MINI,
-        steps=11_000,
+        steps=14_000,
         batch_size=16,
         learning_rate=1e-3,
         schedule="cosine",
@@ -83,6 +89,8 @@ PRESETS = {
         audio_dropout=0.15,
         emotion_dropout=0.0,  # the corpus itself holds unlabelled speech: class `none`
         prev_noise=0.1,
+        shortest_window=20,
+        compile=False,  # every length of a window would be compiled anew
         augment=True,
     ),
     "four-stream": TrainConfig(  # Table 3, w/o C2F
@@ -98,3 +106,14 @@ PRESETS = {
     ),
     "alse": TrainConfig(model=SyncConfig(), epochs=50, batch_size=64),
 }
+
+# What a run that starts from a trained model changes in its preset: a few minutes of one person.
+FINE_TUNING: dict[str, Any] = {
+    "steps": 600,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "ema_decay": 0.99,
+    "checkpoint_every": 100,
+    "validate_every": 200,
+}
+SLOWER = 0.2  # of the preset's learning rate

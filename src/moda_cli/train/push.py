@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from moda_cli.errors import ModaError
+from moda_cli.files import read_rows
 
 UPLOADED = (
     "model.safetensors",
@@ -63,7 +64,7 @@ def push_model(run: Path, name: str) -> str:
 def model_card(run: Path, name: str) -> str:
     """The README of the repository: what the model is, how it was trained, what was measured."""
     settings = json.loads((run / "train.json").read_text())
-    last = json.loads((run / "log.jsonl").read_text().splitlines()[-1])
+    last = read_rows(run / "log.jsonl")[-1]
     model = settings["model"]
     motion = "overlap" in model
     use = f"`hf download {name} --local-dir model`, then "

@@ -3,17 +3,16 @@
 Standard library only: a mistyped field is told before torch loads.
 """
 
-import json
-import tomllib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from moda_cli.config import ModelConfig
+from moda_cli.config import ModelConfig, least
 from moda_cli.errors import UsageError
-from moda_cli.train.presets import PRESETS, SyncConfig, TrainConfig
+from moda_cli.files import parse_json, parse_toml
+from moda_cli.train.presets import FINE_TUNING, PRESETS, SLOWER, SyncConfig, TrainConfig
 
 Config = TypeVar("Config")
 
@@ -25,6 +24,7 @@ AT_LEAST_ONE = (
     "checkpoint_every",
     "validate_every",
     "validate_windows",
+    "shortest_window",
 )
 ABOVE_ZERO = ("epochs", "clip_norm")
 NOT_NEGATIVE = (
@@ -50,20 +50,19 @@ LARGEST = 3.4e38  # of float32
 SHIFTS = 4  # short windows that a sync expert tells apart, at least
 
 
-def train_config(source: str, set_: Sequence[str] = ()) -> TrainConfig:
+def train_config(source: str, set_: Sequence[str] = (), start: str | None = None) -> TrainConfig:
     """The preset or TOML/JSON file `source`, then every `name=value` of `set_`.
 
     A file changes the preset it names as `preset`, or `moda`. Fields of the model are `model.name`.
-    Raises UsageError naming the fields there are.
+    start: the model whose weights the run begins with; it has that model's shape and, unless they
+    are given, the length and rates of fine-tuning. Raises UsageError naming the fields there are.
     """
-    if source in PRESETS:
-        config = PRESETS[source]
-    else:
-        values = _read(Path(source))
-        preset = values.pop("preset", "moda")
-        if preset not in PRESETS:
-            raise UsageError(f"{source}: no preset {preset!r}", hint=_presets())
-        config = changed(PRESETS[preset], values)
+    values = {} if source in PRESETS else _read(Path(source))
+    preset = source if source in PRESETS else values.pop("preset", "moda")
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise UsageError(f"{source}: no preset {preset!r}", hint=_presets())
+    first = config = PRESETS[preset] if start is None else _fine_tuned(PRESETS[preset], start)
+    config = changed(config, values)
     for item in set_:
         name, found, text = item.partition("=")
         if not found:
@@ -72,8 +71,17 @@ def train_config(source: str, set_: Sequence[str] = ()) -> TrainConfig:
         for part in reversed(name.strip().split(".")):
             nested = {part: nested}
         config = changed(config, nested)
+    if config.start and config.model != first.model:
+        hint = "leave the model's fields out, or --from"
+        raise UsageError(f"the model has the shape of {config.start}, where it starts", hint=hint)
     _check(config)
     return config
+
+
+def _fine_tuned(preset: TrainConfig, start: str) -> TrainConfig:
+    if isinstance(preset.model, SyncConfig):
+        raise UsageError("a sync expert starts from nothing", hint="leave --from out")
+    return replace(preset, start=start, learning_rate=SLOWER * preset.learning_rate, **FINE_TUNING)
 
 
 def _check(config: TrainConfig) -> None:
@@ -88,6 +96,9 @@ def _check(config: TrainConfig) -> None:
             value = getattr(config, name)
             if value is not None and not allowed(value):
                 raise UsageError(f"{name} {value} {fault}")
+    if (config.shortest_window or 0) > config.model.window:
+        longest = f"model.window {config.model.window}"
+        raise UsageError(f"shortest_window {config.shortest_window} is above {longest}")
     if config.seed >= 2**63:
         raise UsageError(f"seed {config.seed} is above {2**63 - 1}")
     _check_model(config.model)
@@ -97,9 +108,8 @@ def _check_model(model: ModelConfig | SyncConfig) -> None:
     """Raises UsageError for a shape that no network can have."""
     for field in fields(model):
         value = getattr(model, field.name)
-        low = 0 if field.name.endswith("_depth") or field.name == "overlap" else 1
-        if type(value) is int and value < low:
-            raise UsageError(f"model.{field.name} {value} is below {low}")
+        if type(value) is int and value < least(field.name):
+            raise UsageError(f"model.{field.name} {value} is below {least(field.name)}")
         if field.name in FIXED and value != field.default:
             raise UsageError(f"model.{field.name} {value} is not {field.default}")
     if isinstance(model, SyncConfig):
@@ -115,11 +125,14 @@ def _check_model(model: ModelConfig | SyncConfig) -> None:
             f"{model.num_heads}",
             hint="every head rotates pairs of channels",
         )
-    if model.overlap >= model.window:
-        raise UsageError(
-            f"model.overlap {model.overlap} is not below model.window {model.window}",
-            hint="neighbouring windows share some of their frames",
-        )
+    for name, hint in (
+        ("overlap", "neighbouring windows share some of their frames"),
+        ("known", "some of a window's frames are told, the others are made"),
+    ):
+        frames = getattr(model, name)
+        if frames >= model.window:
+            fault = f"model.{name} {frames} is not below model.window {model.window}"
+            raise UsageError(fault, hint=hint)
     if model.lip_noise < 0:
         raise UsageError(f"model.lip_noise {model.lip_noise} is below 0")
 
@@ -188,7 +201,7 @@ def _number(value: Any) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text()
-        values = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        values = parse_toml(text) if path.suffix == ".toml" else parse_json(text)
     except OSError as error:
         raise UsageError(
             f"--config {path} is no preset and cannot be read: {error.strerror}", hint=_presets()

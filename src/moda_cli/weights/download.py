@@ -31,7 +31,9 @@ from moda_cli.weights.transfer import (
     client_error,
     disk_error,
     fetch,
+    proxy_of,
     refusal,
+    retry_after_s,
     unreachable,
 )
 
@@ -244,7 +246,8 @@ class _Run:
             meta = get_hf_file_metadata(url)
         except HfHubHTTPError as error:
             page = f"{endpoint()}/{source.repo}"
-            raise refusal(error.response.status_code, str(source), page) from error
+            wait_s = retry_after_s(error.response.headers)
+            raise refusal(error.response.status_code, str(source), page, wait_s) from error
         except client_error() as error:
             raise _silent(endpoint()) from error
         if not meta.etag or not meta.commit_hash:
@@ -365,6 +368,9 @@ def _silent(host: str) -> Unreachable:
         return Unreachable(
             "not in the cache, and HF_HUB_OFFLINE is set", hint="unset HF_HUB_OFFLINE"
         )
+    if proxy := proxy_of(host):
+        hint = f"check that proxy, or unset {urlsplit(host).scheme.upper()}_PROXY"
+        return Unreachable(f"{host} cannot be reached through the proxy {proxy}", hint=hint)
     return Unreachable(f"{host} cannot be reached", hint="check the network connection")
 
 

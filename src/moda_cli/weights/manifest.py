@@ -2,15 +2,15 @@
 
 import os
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import moda_cli
-from moda_cli.errors import UsageError, WeightsError
+from moda_cli.errors import UsageError, WeightsError, did_you_mean
+from moda_cli.files import parse_toml, shipped
 
 PROFILES = ("moda", "eval", "train")
 
@@ -75,11 +75,10 @@ class Manifest:
         """
         for name in names:
             if name not in (*PROFILES, "all", *self.components):
-                raise UsageError(
-                    f"no profile or component is called {name}",
-                    hint=f"profiles: {', '.join((*PROFILES, 'all'))};"
-                    f" components: {', '.join(self.components)}",
-                )
+                known = f"profiles: {', '.join((*PROFILES, 'all'))};"
+                known += f" components: {', '.join(self.components)}"
+                hint = did_you_mean(name, (*PROFILES, "all", *self.components), known)
+                raise UsageError(f"no profile or component is called {name}", hint=hint)
         return [
             component
             for component in self.components.values()
@@ -91,25 +90,28 @@ def manifest_path() -> Path:
     """MODA_WEIGHTS (another weights.toml, say of an in-house mirror), else the one shipped."""
     if given := os.environ.get("MODA_WEIGHTS"):
         return Path(given)
-    package = Path(moda_cli.__file__).parent
-    shipped = package / "weights.toml"
-    return shipped if shipped.exists() else package.parents[1] / "weights.toml"  # a checkout
+    return shipped("weights.toml", "weights.toml")
 
 
 def load_manifest() -> Manifest:
     """Raises WeightsError for a file that cannot be read or says something it must not."""
     path = manifest_path()
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        tables.pop("bundled", None)  # said for the record: nothing is fetched
-        components = {name: _component(name, table) for name, table in tables.items()}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return _read(path, path.stat().st_mtime_ns)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise WeightsError(
             f"{path} is not a list of weights: {reason}",
             hint="unset MODA_WEIGHTS" if "MODA_WEIGHTS" in os.environ else "reinstall moda-cli",
         ) from error
-    return Manifest(path, components)
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, changed: int) -> Manifest:
+    """The file as it is since `changed`: a run asks for it dozens of times."""
+    tables = parse_toml(path.read_text(encoding="utf-8"))
+    tables.pop("bundled", None)  # said for the record: nothing is fetched
+    return Manifest(path, {name: _component(name, table) for name, table in tables.items()})
 
 
 def _component(name: str, table: dict[str, Any]) -> Component:

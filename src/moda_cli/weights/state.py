@@ -1,9 +1,13 @@
 """Checkpoint tensors to module tensors: explicit renames, then a strict load."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from moda_cli.errors import WeightsError
 
@@ -27,6 +31,26 @@ def rename(state: Mapping[str, Tensor], table: Mapping[str, str | None]) -> dict
     return renamed
 
 
+class _Undrawn(TorchFunctionMode):
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init":
+            return args[0] if args else given["tensor"]
+        return function(*args, **given)
+
+
+@contextmanager
+def unfilled() -> Iterator[None]:
+    """Networks made here are on the meta device: `load_strict` brings their first weights.
+
+    Nobody draws random ones, which on the meta device too takes longer than all the rest.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
     """Assign float32 `state` to `module` (its modules may be on the meta device).
 
@@ -47,3 +71,12 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], source: str) -> 
             hint="the file is damaged or belongs to another model",
         )
     module.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+
+
+def halved(tensor: Tensor) -> Tensor:
+    """`tensor` in float16 if it is a matrix or a kernel whose numbers that can hold, up to 65504.
+
+    Vectors, such as biases, gains and statistics, stay as they are: they are no load to read.
+    """
+    half = tensor.half() if tensor.ndim > 1 else tensor
+    return half if half.isfinite().all() else tensor

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from moda_cli.errors import WeightsError
-from moda_cli.files import atomic_write, sha256_of
+from moda_cli.files import atomic_write, parse_json, sha256_of
 from moda_cli.weights.manifest import load_manifest
 
 
@@ -43,6 +43,29 @@ def cache_dir() -> Path:
     return Path(base) / "moda"
 
 
+def seen_portraits() -> Path:
+    """The folder in which what networks saw of portraits is kept."""
+    return cache_dir() / "portraits"
+
+
+def hub_cache() -> Path:
+    """Where huggingface_hub keeps what it fetches: HF_HUB_CACHE, or under HF_HOME."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(HF_HUB_CACHE)
+
+
+def first_time(what: str) -> bool:
+    """Whether this is asked for the first time with this cache; False where it cannot be kept."""
+    said = cache_dir() / "said" / what
+    try:
+        said.parent.mkdir(parents=True, exist_ok=True)
+        said.touch(exist_ok=False)
+    except OSError:
+        return False
+    return True
+
+
 def lock_path() -> Path:
     return cache_dir() / "weights.lock.json"
 
@@ -50,7 +73,7 @@ def lock_path() -> Path:
 def read_lock() -> dict[str, Installed]:
     """What is recorded, by component."""
     try:
-        rows = json.loads(lock_path().read_text(encoding="utf-8"))["components"]
+        rows = parse_json(lock_path().read_text(encoding="utf-8"))["components"]
         return {name: Installed(**row) for name, row in rows.items()}
     except FileNotFoundError:
         return {}

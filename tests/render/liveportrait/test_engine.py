@@ -15,7 +15,8 @@ from liveportrait_by_rule import by_rule, retargeting_file
 from moda_cli.errors import DeviceError
 from moda_cli.motion import Source
 from moda_cli.render.liveportrait.convolutions import EnlargedConv
-from moda_cli.render.liveportrait.engine import Engine, FastGenerator, FastWarping, shift_matrices
+from moda_cli.render.liveportrait.engine import Engine, FastGenerator, FastWarping
+from moda_cli.render.liveportrait.fused import shift_matrices
 from moda_cli.render.liveportrait.keypoints import Retargeting
 from moda_cli.render.liveportrait.networks import Networks
 from moda_cli.render.liveportrait.paste import PasteBack, TensorPaste
@@ -91,7 +92,7 @@ def test_a_convolution_of_an_enlarged_map_needs_only_the_small_one(
     scale = (*(1.0 for _ in lead), float(factor), float(factor))
     expected = conv(F.interpolate(x, scale_factor=scale)).relu()
     assert conv.bias is not None
-    ours = EnlargedConv(conv.weight, conv.bias, factor, torch.float64)(x)
+    (ours,) = EnlargedConv(conv.weight, conv.bias, factor, torch.float64)(x)
     torch.testing.assert_close(ours, expected, atol=1e-12, rtol=0)
 
 
@@ -222,18 +223,19 @@ def test_the_compiled_engine_is_the_engine_compiled_once(
 ) -> None:
     from torch._dynamo.utils import counters
 
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")  # put back afterwards
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    for name in ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
     cache = tmp_path / "inductor"
     reference = frames_of(Engine(small), 2, frames=5)  # two batches, and half a batch
     counters.clear()
-    assert_frames(frames_of(Engine(small, "default", cache), 2, frames=5), reference)
+    assert_frames(frames_of(Engine(small, True, cache), 2, frames=5), reference)
     assert counters["stats"]["unique_graphs"] == counters["inductor"]["fxgraph_cache_miss"] == 1
     assert not counters["graph_break"]
     assert any(cache.iterdir())
 
     torch.compiler.reset()  # as a second process would find it
-    assert_frames(frames_of(Engine(small, "default", cache), 2, frames=5), reference)
+    assert_frames(frames_of(Engine(small, True, cache), 2, frames=5), reference)
     assert counters["inductor"]["fxgraph_cache_hit"] == 1
     assert counters["inductor"]["fxgraph_cache_miss"] == 1
 
@@ -267,25 +269,44 @@ def test_the_full_engine_passes_its_gates() -> None:
     assert psnr(half, reference) >= 35
 
 
+def on_cuda(networks: Networks) -> Networks:
+    for part in (networks.retargeting, networks.warping, networks.generator):
+        part.to("cuda")
+    return networks
+
+
 @pytest.mark.gpu
-@pytest.mark.parametrize("mode", [None, "default", "reduce-overhead"])
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     ("dtype", "least"), [(torch.float32, 70), (torch.float16, 50), (torch.bfloat16, 35)]
 )
-def test_the_engine_on_a_gpu(mode: str | None, dtype: torch.dtype, least: float) -> None:
+def test_the_engine_on_a_gpu(compiled: bool, dtype: torch.dtype, least: float) -> None:
     plain = full_networks()
     source, driving = portrait(plain.warping, 4, (32, 16, 64, 64))
-    for part in (plain.retargeting, plain.warping, plain.generator):
-        part.to("cuda")
-    source = plain.prepare(source.volume, source.kp.cuda())
     driving = driving.cuda()
-    with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        reference = plain.pixels(source, driving).float() / 255
-    engine = Engine(replace(plain, dtype=dtype), compile=mode)
+    source = on_cuda(plain).prepare(source.volume, source.kp.cuda())
+    engine = Engine(replace(plain, dtype=dtype), compiled)
     with torch.inference_mode():
+        reference = plain.pixels(source, driving).float() / 255
         pixels = [engine.pixels(source, driving).float() / 255 for _ in range(2)]
     for image in pixels:
         assert (image - reference).square().mean() < 10 ** (-least / 10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_graph_of_a_batch_draws_what_its_kernels_do(
+    dtype: torch.dtype, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine = Engine(on_cuda(small_networks(dtype)))
+    with torch.inference_mode():
+        for batch, seed in ((3, 0), (2, 1), (3, 2), (3, 0)):  # other sizes, portraits and motion
+            source, driving = portrait(small_networks().warping, batch, (4, 8, 16, 16), seed)
+            source = engine.prepare(source.volume, source.kp.cuda())
+            drawn = engine.pixels(source, driving.cuda())
+            assert torch.equal(drawn, engine._exactly(source, driving.cuda()))
+            assert drawn.float().std() > 1
+    assert not caplog.records  # neither Triton nor the recording failed
 
 
 @pytest.mark.gpu
@@ -295,8 +316,7 @@ def test_frames_on_a_gpu_are_pasted_there() -> None:
     canvas = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     paste = PasteBack(canvas, np.diag([0.5, 0.5, 1.0]))
     expected = list(LivePortrait(Engine(networks), source, volume, paste).render(motion))
-    for part in (networks.retargeting, networks.warping, networks.generator):
-        part.to("cuda")
-    ours = list(LivePortrait(Engine(networks), source, volume, paste).render(motion))
+    engine = Engine(on_cuda(networks))
+    ours = list(LivePortrait(engine, source, volume, paste).render(motion))
     off = np.abs(np.stack(ours).astype(int) - np.stack(expected))
     assert off.max() <= 3

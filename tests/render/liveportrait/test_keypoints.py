@@ -105,15 +105,14 @@ def test_a_motion_at_its_neutral_leaves_the_source() -> None:
 
 
 @pytest.mark.parametrize("layout", ["{group}.", "{group}.module.", "{group}_module."])
-def test_small_networks_from_every_layout_give_the_released_numbers(layout: str) -> None:
+def test_stitching_from_every_layout_gives_the_released_numbers(layout: str) -> None:
     golden = load_file(GOLDEN / "lp_S.safetensors")
     state = {"retarget_unread.module.mlp.0.weight": torch.zeros(1)} if "e}" not in layout else {}
     for name, tensor in retargeting_file().items():
         group, _, key = name.partition(".")
         state[layout.format(group=group) + key] = tensor
     networks = retargeting(state)
-    for name in ("stitching", "lip", "eye"):
-        close(getattr(networks, name)(golden[f"{name}.x"]), golden[f"{name}.out"])
+    close(networks.stitching(golden["stitching.x"]), golden["stitching.out"])
     kp = [golden[f"wrap.{name}"] for name in ("kp_source", "kp_driving")]
     close(networks.stitch(*kp), golden["wrap.kp_driving_stitched"])
 
@@ -124,15 +123,15 @@ def test_stitching_that_says_nothing_changes_nothing() -> None:
     assert torch.equal(networks.stitch(kp[:1], kp), kp)
 
 
-def test_the_file_of_the_small_networks_is_read_strictly() -> None:
+def test_the_stitching_of_a_file_is_read_strictly() -> None:
     state = retargeting_file()
     for group, table in (("shoulder", "stitching"), ("mouth", "retarget_lip")):
         names = {name for name in state if name.startswith(f"retarget_{group}.")}
         assert names == {f"retarget_{group}.{key}" for key in key_table(f"{table}.json")}
-    with pytest.raises(WeightsError, match=r"unexpected lip\.extra"):
-        retargeting({**state, "retarget_mouth.module.extra": torch.zeros(1)})
-    del state["retarget_eye.mlp.10.bias"]
-    with pytest.raises(WeightsError, match=r"missing eye\.mlp\.10\.bias"):
+    with pytest.raises(WeightsError, match=r"unexpected stitching\.extra"):
+        retargeting({**state, "retarget_shoulder.module.extra": torch.zeros(1)})
+    del state["retarget_shoulder.mlp.6.bias"]
+    with pytest.raises(WeightsError, match=r"missing stitching\.mlp\.6\.bias"):
         retargeting(state)
-    with pytest.raises(WeightsError, match=r"missing eye.* \(28 faults\)"):
+    with pytest.raises(WeightsError, match=r"missing stitching.* \(8 faults\)"):
         retargeting({"conv.weight": torch.zeros(1)})

@@ -18,7 +18,7 @@ from liveportrait_by_rule import by_rule, released_shapes, retargeting_file
 from moda_cli.errors import WeightsError
 from moda_cli.face.extractors import AppearanceExtractor
 from moda_cli.media.pictures import Picture
-from moda_cli.motion import Source
+from moda_cli.motion import EXPRESSION, Source, encode_gaze
 from moda_cli.render.liveportrait.keypoints import Retargeting, drive_absolute, source_keypoints
 from moda_cli.render.liveportrait.networks import Networks, to_pixels
 from moda_cli.render.liveportrait.renderer import LivePortrait
@@ -203,6 +203,19 @@ def test_frames_are_pasted_as_they_come(
     frames: Iterator[Picture] = LivePortrait(small, source, volume, paste).render(motion)
     assert next(frames).shape == (2, 128, 3)
     assert len(seen) == 1
+
+
+def test_a_gaze_is_the_motion_of_the_eyes_keypoints(
+    small: Networks, portrait: tuple[Source, Tensor, Tensor]
+) -> None:
+    source, volume, motion = portrait
+    renderer = LivePortrait(small, source, volume, as_is)
+    gaze = torch.linspace(-1, 1, 14).reshape(7, 2)
+    looked = np.stack(list(renderer.render(motion, gaze)))
+    moved = motion.clone()
+    moved[:, EXPRESSION] += encode_gaze(gaze)
+    np.testing.assert_array_equal(looked, np.stack(list(renderer.render(moved))))
+    assert (looked != rendered(small, portrait)).any()
 
 
 def test_relative_motion_starts_at_the_portrait(

@@ -8,9 +8,11 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from benchmarks.rig_measures import NEUTRAL, measure, motion, varied
+import torch
+from benchmarks.rig_measures import NEUTRAL, STILL, measure, motion, varied
+from benchmarks.rig_pixels import LipTracker, eyes_left, moved
 
-from moda_cli.face.landmarks import FaceLandmarks
+from moda_cli.face.landmarks import LEFT_PUPIL, RIGHT_PUPIL, FaceLandmarks
 from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media.pictures import Picture, read_image
@@ -28,15 +30,20 @@ def portrait(name: str) -> Picture:
     return read_image(Path(os.environ["MODA_MEDIA"]) / "portraits" / f"{name}.jpg")
 
 
-def check(name: str, variant: str, *, least_r: float = 0.95) -> None:
+def check(name: str, variant: str) -> None:
     picture = varied(portrait(name), variant)
     figures = measure(picture, choose_face(find_faces(picture), "largest"))
-    assert figures.r >= least_r
-    assert 0.8 <= figures.slope <= 1.25
+    assert figures.r >= 0.95
+    if name != "3" or variant == "stone":  # of teeth bared at rest the mesh sees nothing, then all
+        # of pale faces it reads mouths wider than their pixels are
+        assert 0.8 <= figures.slope <= (1.25 if variant == "stone" else 1.2)
+    assert figures.lips_r >= 0.985  # a small mouth beside a short chin opens less and less
+    assert 0.8 <= figures.lips <= 1.2
     assert figures.labial <= 0.015
+    assert figures.eye <= (0.5 if name == "5" else 0.3)  # a statue's lids have its eyes' light
     assert figures.line <= 0.03
-    # The network sees nose and brows move by 0.01 where not a pixel of them did.
-    assert max(figures.still, figures.turned) <= 0.02
+    assert not figures.seam > 0.02  # none of parted lips
+    assert max(figures.still, figures.turned) <= 0.01
 
 
 @pytest.mark.slow
@@ -56,10 +63,40 @@ def test_lips_do_what_is_asked_of_them(name: str, variant: str) -> None:
 
 
 @pytest.mark.media
-@pytest.mark.parametrize("variant", ["as it is", "grey"])
+@pytest.mark.parametrize("variant", ["as it is", "grey", "stone", "mirror"])
 @pytest.mark.parametrize("name", list("1234567"))
 def test_lips_of_seven_portraits_do_what_is_asked_of_them(name: str, variant: str) -> None:
     check(name, variant)
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", list("123467"))  # 5 is a statue: no iris is carved in it
+def test_both_eyes_of_a_portrait_look_aside(name: str) -> None:
+    picture = portrait(name)
+    face = choose_face(find_faces(picture), "largest")
+    rig, near = Rig(picture, face, NEUTRAL), Mesh(face.mesh, 1.0)
+    frames = rig.render(motion().expand(2, -1), torch.tensor([[-1.0, 0.0], [1.0, 0.0]]))
+    left, right = (
+        face.to_face(follow_mesh(frame, near).points[[LEFT_PUPIL, RIGHT_PUPIL], :2])
+        for frame in frames
+    )
+    assert (right - left)[:, 0].min() > 0.06
+
+
+def test_the_measures_see_what_is_there() -> None:
+    picture = portrait("drawn")
+    face = choose_face(find_faces(picture), "largest")
+    lips, rig = LipTracker(picture, face.mesh), Rig(picture, face, NEUTRAL)
+    assert abs(lips.gap(picture, 0.2)) < 0.005
+    assert lips.gap(next(rig.render(motion(jaw=50))), 0.2) > 0.15
+    half, shut = (
+        eyes_left(picture, next(rig.render(motion(lid_a=by, lid_b=by))), face.mesh).max()
+        for by in (5, 14)
+    )
+    assert shut < 0.1 < 0.4 < half
+    aside = np.roll(picture, 3, axis=1)
+    flow = moved(picture, aside, face.mesh[STILL, :2], face.iod)
+    assert flow == pytest.approx(3 / face.iod, abs=0.003)
 
 
 def turned(picture: Picture, degrees: float) -> Picture:

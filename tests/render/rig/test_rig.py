@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 from torch import Tensor
 
-from moda_cli.face.landmarks import LOWER_LIP, FaceLandmarks
+from moda_cli.face.landmarks import LEFT_PUPIL, LOWER_LIP, RIGHT_PUPIL, FaceLandmarks
+from moda_cli.face.mesh import Mesh, follow_mesh
 from moda_cli.face.search import choose_face, find_faces
 from moda_cli.media.pictures import read_image
-from moda_cli.motion import ARTICULATORS, MOTION_DIM, decode, encode
+from moda_cli.motion import ARTICULATORS, EXPRESSION, MOTION_DIM, decode, encode, encode_gaze
 from moda_cli.render.rig.arrays import sample
 from moda_cli.render.rig.controls import controls
 from moda_cli.render.rig.frame import area_factor
@@ -309,3 +310,56 @@ def test_lips_part_as_those_of_a_real_clip_did(rig: Rig, clip: str) -> None:
     for articulators in decode(offsets).numpy().astype(float):
         gaps.append(opening(rig, **dict(zip(ARTICULATORS, articulators, strict=True))))
     assert np.corrcoef(gaps, clips[f"{clip}.lip_ratio"].numpy().ravel())[0, 1] > 0.88
+
+
+def look(rig: Rig, x: float, y: float, **values: float) -> Picture:
+    return next(rig.render(motion(**values), torch.tensor([[x, y]])))
+
+
+@pytest.mark.parametrize("way", [(1.0, 0.0), (-1.0, 0.0), (0.0, -1.0), (0.0, 1.0)])
+def test_both_irises_go_where_they_are_asked_to_look(rig: Rig, way: tuple[float, float]) -> None:
+    _, face = drawn()
+    near = Mesh(face.mesh, 1.0)
+
+    def irises(shown: Picture) -> NDArray[np.float64]:
+        return follow_mesh(shown, near).points[[LEFT_PUPIL, RIGHT_PUPIL], :2] / face.iod
+
+    went = irises(look(rig, *way)) - irises(look(rig, 0, 0))
+    assert ((went * way).sum(axis=-1) > (0.05 if way[0] else 0.02)).all()
+    across = went * np.array(way)[::-1]
+    assert np.abs(across).max() < 0.02
+
+
+def test_a_gaze_changes_nothing_outside_the_eyes(rig: Rig) -> None:
+    picture, face = drawn()
+    changed = (look(rig, 1, 0) != picture).any(axis=-1)
+    outside = np.ones(changed.shape, np.uint8)
+    for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
+        outline = face.mesh[[*upper, *lower[-2:0:-1]], :2]
+        cv2.fillPoly(outside, [np.rint(outline).astype(np.int32)], 0)
+    outside = cv2.erode(outside, np.ones((3, 3)), iterations=int(0.04 * face.iod))
+    assert changed.sum() > 500
+    assert not (changed & (outside > 0)).any()
+
+
+def test_closed_lids_hide_where_eyes_look(rig: Rig) -> None:
+    shut = frame(rig, lid_a=14, lid_b=14).astype(int)
+    assert np.abs(look(rig, 1, 0, lid_a=14, lid_b=14) - shut).max() == 0
+
+
+def test_a_gaze_in_the_motion_moves_the_irises_sideways(rig: Rig) -> None:
+    row = motion()
+    row[:, EXPRESSION] += encode_gaze(torch.tensor([[0.8, 0.0]])).double()
+    aside = next(rig.render(row)).astype(int)
+    assert np.abs(aside - look(rig, 0.8, 0)).max() <= 1
+    assert np.abs(aside - frame(rig)).max() > 60
+
+
+def test_eyes_without_an_iris_look_nowhere() -> None:
+    picture, face = drawn()
+    blank = picture.copy()
+    for pupil in (LEFT_PUPIL, RIGHT_PUPIL):  # as in a statue
+        eye = face.mesh[pupil, :2]
+        cv2.circle(blank, np.rint(eye).astype(int).tolist(), 14, (228, 220, 220), -1, cv2.LINE_AA)
+    rig = Rig(blank, face, NEUTRAL)
+    np.testing.assert_array_equal(look(rig, 1, 0), blank)

@@ -4,16 +4,19 @@
 """
 
 import multiprocessing
-from collections.abc import Iterable, Sequence
+import os
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 import torch
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from moda_cli.config import EMOTIONS, FPS, NO_EMOTION, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.data.feature_files import INDEX, write_clip
@@ -21,9 +24,11 @@ from moda_cli.data.synthetic.behaviour import jaw_offset, perform
 from moda_cli.data.synthetic.text import LANGUAGES, sentence
 from moda_cli.data.synthetic.visemes import LABIAL, OPEN, Phone, lips, to_visemes
 from moda_cli.data.synthetic.voices import Request, Speech, Voice, synthesise
-from moda_cli.errors import UsageError
-from moda_cli.files import Row, write_rows
-from moda_cli.motion import MOTION_DIM, POSE, SCALE, TRANSLATION, encode
+from moda_cli.data.synthetic.world import VOICE_RMS, recorded
+from moda_cli.files import Row, read_rows, sha256_of_json, write_rows
+from moda_cli.media.waves import Wave
+from moda_cli.motion import MOTION_DIM, POSE, SCALE, TRANSLATION, encode, encode_gaze
+from moda_cli.owner import owned
 from moda_cli.speech.logmel import log_mel
 
 NEUTRAL_EXPRESSION = {  # LivePortrait's neutral expression, eyes open and mouth closed
@@ -37,8 +42,10 @@ NEUTRAL_TRANSLATION = (-0.01335, 0.09995, 0.0)
 CLIP_S = (3.4, 10.0)  # a training window is 3.2 s
 MEAN_CLIP_S = 6.6
 PLAIN_SHARE = 0.45  # of clips without an emotion
-SILENT_SHARE = 0.03
+WORDLESS_SHARE = 0.14  # in which nobody speaks, whatever else is heard
+SILENT_SHARE = 0.25  # of these, where nothing is heard
 CHUNK = 24  # clips per festival process
+CHUNKS = ".chunks"  # rows of the chunks that are written, until all are
 
 ENGINE_SHARES = {"flite": 0.45, "festival": 0.2, "espeak": 0.35}
 TRAIN_VOICES = {"flite": ("slt", "awb"), "festival": ("ked_diphone", "slt_hts")}
@@ -76,25 +83,57 @@ def neutral_motion() -> torch.Tensor:
     return motion
 
 
-def make_corpus(out: Path, hours: float, seed: int, workers: int = 1) -> None:
+OnClip = Callable[[int, int], None]  # clips made, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a corpus holds."""
+
+    clips: int
+    hours: float
+
+
+def make_corpus(
+    out: Path, hours: float, seed: int, workers: int = 1, on_clip: OnClip | None = None
+) -> Made:
     """Write feature clips and `index.jsonl` to `out`: about `hours` of training speech, plus tests.
 
     A clip file holds motion (T, 70) f32, kp (63) f32, audio (T, 4, 80) f16 and emotion (8) f32, one
     hot, or all zero where none is asked for. Test clips have their wave beside them. The same
-    arguments give the same corpus for any number of workers.
+    arguments give the same corpus for any number of workers, and a run that was stopped goes on.
+    on_clip(clips made, of how many).
 
-    Raises InputError when a synthesiser is missing, UsageError where `out` cannot be written.
+    Raises InputError when a synthesiser is missing, UsageError where `out` cannot be written or
+    another process writes it.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot write {out}: {error.strerror}") from None
     plans = [*train_plans(round(hours * 3600 / MEAN_CLIP_S), seed), *test_plans(hours, seed)]
     chunks = [plans[i : i + CHUNK] for i in range(0, len(plans), CHUNK)]
     spawn = multiprocessing.get_context("spawn")  # torch does not survive a fork
-    with ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,)) as pool:
-        written = pool.map(write_clips, chunks, [out] * len(chunks))
-        write_rows(out / INDEX, [row for rows in written for row in rows])
+    rows: list[Row] = []
+    with owned(out), ProcessPoolExecutor(workers, spawn, _begin_worker) as pool:
+        (out / CHUNKS).mkdir(exist_ok=True)
+        for written in pool.map(write_clips, chunks, [out] * len(chunks)):
+            rows += written
+            if on_clip:
+                on_clip(len(rows), len(plans))
+        write_rows(out / INDEX, rows)
+        shutil.rmtree(out / CHUNKS)
+    return Made(len(rows), sum(row["frames"] for row in rows) / FPS / 3600)
+
+
+def _begin_worker() -> None:
+    torch.set_num_threads(1)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the main process ends this one
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
+
+
+def _leave_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def train_plans(count: int, seed: int) -> Iterable[Plan]:
@@ -102,7 +141,7 @@ def train_plans(count: int, seed: int) -> Iterable[Plan]:
     for number in range(count):
         rng = np.random.default_rng((seed, number))
         emotion = NO_EMOTION if rng.random() < PLAIN_SHARE else int(rng.integers(NO_EMOTION))
-        if rng.random() < SILENT_SHARE:
+        if rng.random() < WORDLESS_SHARE:
             pauses = (float(rng.uniform(*CLIP_S)),)
             yield Plan(f"train_{number:05d}", False, emotion, (), pauses, (seed, number))
         else:
@@ -149,23 +188,39 @@ def _spoken_plan(
 
 
 def write_clips(plans: Sequence[Plan], out: Path) -> list[Row]:
-    """Speak and write clips; their rows of the index."""
-    speeches = iter(synthesise([request for plan in plans for request in plan.requests]))
-    return [_write_clip(plan, [next(speeches) for _ in plan.requests], out) for plan in plans]
+    """Speak and write clips, if no earlier run has; their rows of the index."""
+    record = out / CHUNKS / f"{sha256_of_json([asdict(plan) for plan in plans])}.jsonl"
+    if not record.is_file():
+        speeches = iter(synthesise([request for plan in plans for request in plan.requests]))
+        spoken = [[next(speeches) for _ in plan.requests] for plan in plans]
+        others = [
+            speech.wave
+            for plan, own in zip(plans, spoken, strict=True)
+            for speech in own
+            if not plan.test
+        ]
+        made = [
+            _write_clip(plan, own, others, out) for plan, own in zip(plans, spoken, strict=True)
+        ]
+        write_rows(record, made)
+    return read_rows(record)
 
 
-def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> Row:
+def _write_clip(plan: Plan, speeches: Sequence[Speech], others: Sequence[Wave], out: Path) -> Row:
+    """others: what training's speakers say, who may be heard around."""
     rng = np.random.default_rng((*plan.seed, 1))
     wave, phones, texts = join(plan, speeches)
     num_frames = len(wave) // SAMPLES_PER_FRAME
     intensity = float(rng.uniform(0.8, 1.1))
     mouth = lips(phones, num_frames, jaw_offset(plan.emotion, intensity))
-    articulators, pose = perform(mouth, wave, plan.emotion, intensity, rng)
+    articulators, gaze, pose = perform(mouth, phones, wave, plan.emotion, intensity, rng)
     neutral = neutral_motion()
     motion = neutral.repeat(num_frames, 1)
     motion[:, :63] += encode(torch.from_numpy(articulators))
+    motion[:, :63] += encode_gaze(torch.from_numpy(gaze))
     motion[:, POSE] = torch.from_numpy(pose)
-    recording = wave if plan.test else recorded(wave, rng)
+    silent = not plan.requests and rng.random() < SILENT_SHARE
+    recording = wave if plan.test or silent else recorded(wave, others, rng)
     emotion = torch.zeros(len(EMOTIONS))
     emotion[plan.emotion] = 1
     digest = write_clip(
@@ -196,15 +251,13 @@ def _write_clip(plan: Plan, speeches: Sequence[Speech], out: Path) -> Row:
     }
 
 
-def join(
-    plan: Plan, speeches: Sequence[Speech]
-) -> tuple[NDArray[np.float32], list[Phone], list[str]]:
+def join(plan: Plan, speeches: Sequence[Speech]) -> tuple[Wave, list[Phone], list[str]]:
     """One wave (N,), whole frames long, its viseme-class phones without gaps, and what it says.
 
     Sentences that would pass 10 s are left out, except the first, which is cut.
     """
     longest = round(CLIP_S[1] * SAMPLE_RATE)
-    pieces: list[NDArray[np.float32]] = []
+    pieces: list[Wave] = []
     phones: list[Phone] = []
     texts: list[str] = []
     length = 0
@@ -222,11 +275,11 @@ def join(
     num_samples = min(length, longest) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
     joined = np.concatenate([*pieces, np.zeros(num_samples, np.float32)])[:num_samples]
     level = float(np.sqrt(np.mean(joined[joined != 0] ** 2))) if phones else 1.0
-    joined *= 0.08 / level
+    joined *= VOICE_RMS / level
     return np.clip(joined, -0.99, 0.99), _filled(phones, num_samples / SAMPLE_RATE), texts
 
 
-def _trimmed(speech: Speech, ipa: bool) -> tuple[NDArray[np.float32], list[Phone]]:
+def _trimmed(speech: Speech, ipa: bool) -> tuple[Wave, list[Phone]]:
     """A sentence without the silence around it (60 ms are kept), faded at both ends."""
     phones = to_visemes(speech.phones, ipa)
     spoken = [phone for phone in phones if phone.symbol != "SIL"]
@@ -253,25 +306,3 @@ def _filled(phones: Sequence[Phone], end: float) -> list[Phone]:
     if end > now + 1e-4:
         filled.append(Phone("SIL", now, end))
     return filled
-
-
-def recorded(wave: NDArray[np.float32], rng: Generator) -> NDArray[np.float32]:
-    """The wave at some level, and half of the time in a room with some noise."""
-    gain = 10 ** rng.uniform(-0.5, 0.35)
-    room, noisy = rng.random(2) < (0.25, 0.4)
-    if room:
-        decay_s = rng.uniform(0.15, 0.4)
-        time = np.arange(int(decay_s * SAMPLE_RATE)) / SAMPLE_RATE
-        tail = rng.standard_normal(len(time)) * 10 ** (-3 * time / decay_s)
-        tail *= rng.uniform(0.1, 0.35) / np.sqrt((tail**2).sum())
-        tail[0] = 1
-        size = 1 << (len(wave) + len(tail)).bit_length()
-        wet = np.fft.irfft(np.fft.rfft(wave, size) * np.fft.rfft(tail, size), size)
-        wave = wet[: len(wave)].astype(np.float32)
-    if noisy:
-        spectrum = np.fft.rfft(rng.standard_normal(len(wave)))
-        spectrum /= np.maximum(np.arange(len(spectrum)), 50) ** rng.uniform(0, 0.7)
-        hiss = np.fft.irfft(spectrum, len(wave))
-        wave = wave + 0.08 * 10 ** (-rng.uniform(1.2, 3)) * hiss / hiss.std()
-    clipped: NDArray[np.float32] = np.clip(wave * gain, -1, 1).astype(np.float32)
-    return clipped

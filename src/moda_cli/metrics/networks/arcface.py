@@ -26,10 +26,14 @@ FIVE_POINTS = np.array(  # where the five points come in the crop
 
 
 def alignment(points: Points) -> Points:
-    """The (2, 3) similarity closest to taking points (5, 2) to FIVE_POINTS, in least squares."""
+    """The (2, 3) similarity closest to taking points (5, 2) to FIVE_POINTS, in least squares.
+
+    Points on one spot leave its scale open: it is 0 then.
+    """
     # turning and scaling the plane is one complex factor, so the fit is a line through the origin
     z, w = (p[:, 0] + 1j * p[:, 1] for p in (points.astype(np.float64), FIVE_POINTS))
-    factor = np.vdot(z - z.mean(), w - w.mean()) / np.vdot(z - z.mean(), z - z.mean()).real
+    spread = float(np.vdot(z - z.mean(), z - z.mean()).real)
+    factor = np.vdot(z - z.mean(), w - w.mean()) / max(spread, 1e-9)
     shift = w.mean() - factor * z.mean()
     a, b = factor.real, factor.imag
     return np.array([[a, -b, shift.real], [b, a, shift.imag]])

@@ -1,11 +1,12 @@
 """Convolutions as the engine runs them: cast once, channels last and padded, of enlarged maps."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from moda_cli.render.liveportrait.fused import copied, triton_kernels
 
 ALIGNED = 8  # channels are padded to a multiple of this
 
@@ -22,22 +23,46 @@ def weights(conv: nn.Module) -> tuple[Tensor, Tensor]:
     return named["weight"], named["bias"]
 
 
-def fixed_conv(
-    weight: Tensor, bias: Tensor | None, dtype: torch.dtype, padding: int = 0
-) -> nn.Module:
-    """A convolution in `dtype` with this weight (O, C, ...), 2D or 3D, channels last."""
-    flat = weight.ndim == 4
-    form = torch.channels_last if flat else torch.channels_last_3d
-    with torch.device("meta"):
-        conv = (nn.Conv2d if flat else nn.Conv3d)(1, 1, 1, padding=padding)
-    conv.weight = nn.Parameter(weight.detach().to(dtype, memory_format=form), requires_grad=False)
-    conv.bias = None if bias is None else nn.Parameter(bias.to(dtype), requires_grad=False)
-    return conv
+class Conv(nn.Module):
+    """A convolution cast once, 2D or 3D. Its weight (O, C, ...) is channels last, as are maps."""
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, padding: int = 0
+    ) -> None:
+        super().__init__()
+        form = torch.channels_last if weight.ndim == 4 else torch.channels_last_3d
+        self.weight = nn.Buffer(weight.detach().to(dtype, memory_format=form))
+        self.bias = None if bias is None else nn.Buffer(bias.to(dtype))
+        self.padding = padding
+
+    def map(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """What becomes of x (B, C, ...) with this bias: (B, O, ...)."""
+        convolve = F.conv2d if x.ndim == 4 else F.conv3d
+        return convolve(x, self.weight, bias, padding=self.padding)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, ...) -> (B, O, ...)."""
+        return self.map(x, self.bias)
+
+
+class OpenConv(Conv):
+    """A convolution whose bias the next kernel adds.
+
+    On CUDA torch adds a bias after the convolution: it reads and writes the whole map once more.
+    """
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:  # type: ignore[override]
+        """(B, C, ...) -> (B, O, ...), and the bias (O) where it is still to be added."""
+        if self.bias is None or triton_kernels(x) is None:
+            return self.map(x, self.bias), None
+        return self.map(x, None), self.bias
 
 
 def pad_channels(tensor: Tensor, dim: int) -> Tensor:
     """`tensor` with zeros behind its own channels, up to a multiple of ALIGNED."""
     missing = -tensor.shape[dim] % ALIGNED
+    if not missing:
+        return tensor  # F.pad would copy it
     return F.pad(tensor, (0, 0) * (tensor.ndim - 1 - dim) + (0, missing))
 
 
@@ -53,32 +78,19 @@ class EnlargedConv(nn.Module):
     1/4 for a factor of 4.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor, factor: int, dtype: torch.dtype) -> None:
+    def __init__(
+        self, weight: Tensor, bias: Tensor, factor: int, dtype: torch.dtype, parts: int = 1
+    ) -> None:
         super().__init__()
-        self.factor, self.channels = factor, len(bias)
+        self.factor, self.parts = factor, parts
         kinds = (FIRST, LAST) if factor == 2 else (FIRST, INNER, LAST)
-        self.num_kinds = len(kinds)
         taps = torch.tensor(kinds).to(weight)
         kernel = torch.einsum("pai,qbj,...ij->pq...ab", taps, taps, weight).flatten(0, 2)
-        self.conv = fixed_conv(kernel, bias.repeat(len(kinds) ** 2), dtype, padding=1)
+        self.conv = OpenConv(kernel, bias.repeat(len(kinds) ** 2), dtype, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, [D,] h, w) -> (B, O, [D,] factor h, factor w)."""
-        *lead, height, width = x.shape[2:]
-        cells = F.relu_(self.conv(x)).movedim(1, -1)  # (B, [D,] h + 1, w + 1, kinds kinds O)
-        cells = cells.reshape(math.prod((len(x), *lead)), -1, self.channels)
-        (row, down), (column, right) = (self.copies(size, x.device) for size in (height, width))
-        at = (row[:, None] * (width + 1) + column) * self.num_kinds + down[:, None]
-        at = at * self.num_kinds + right
-        copies = cells.index_select(1, at.flatten()).unflatten(1, at.shape)
-        return copies.unflatten(0, (len(x), *lead)).movedim(-1, 1)  # type: ignore[no-any-return]
-
-    def copies(self, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Where the copies of `size` cells lie on a line of the convolution, and their kinds."""
-        each = torch.arange(self.factor * size, device=device)
-        cell, copy = each // self.factor, each % self.factor
-        half = self.factor // 2
-        return cell + copy // (self.factor - 1), (copy + half - 1) // half
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """(B, C, [D,] h, w) -> (B, O, [D,] factor h, factor w), its channels in equal parts."""
+        return copied(*self.conv(x), factor=self.factor, parts=self.parts)
 
 
 def joined(convs: Sequence[nn.Conv2d]) -> tuple[Tensor, Tensor]:

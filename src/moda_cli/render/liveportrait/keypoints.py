@@ -107,14 +107,12 @@ class KeypointMLP(nn.Module):
 
 
 class Retargeting(nn.Module):
-    """S, R_lip and R_eye of LivePortrait: corrections to keypoints (sec. 3.3)."""
+    """S of LivePortrait, which corrects keypoints at the crop's border (sec. 3.3)."""
 
     def __init__(self) -> None:
         super().__init__()
         kp = 3 * NUM_KEYPOINTS
         self.stitching = KeypointMLP((2 * kp, 128, 128, 64, kp + 2))
-        self.lip = KeypointMLP((kp + 2, 128, 128, 64, kp))
-        self.eye = KeypointMLP((kp + 3, 256, 256, 128, 128, 64, kp))
 
     def stitch(self, kp_source: Tensor, kp_driving: Tensor) -> Tensor:
         """kp_driving (T, 21, 3) moved so that the shoulders stay. kp_source: (T or 1, 21, 3)."""

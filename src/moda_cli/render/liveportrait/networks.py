@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from moda_cli.device import tf32
 from moda_cli.render.liveportrait.keypoints import Retargeting
 from moda_cli.render.liveportrait.spade import SpadeGenerator
 from moda_cli.render.liveportrait.warp import WarpingNetwork, WarpSource
@@ -36,12 +37,12 @@ class Networks:
 
     def prepare(self, feature_volume: Tensor, kp_source: Tensor) -> WarpSource:
         """What W needs of a portrait: feature_volume (1, 32, 16, 64, 64), kp_source (1, 21, 3)."""
-        with self.autocast():
+        with tf32(False), self.autocast():
             return self.warping.prepare(feature_volume.to(self.device), kp_source)
 
     def picture(self, source: WarpSource, kp_driving: Tensor) -> Tensor:
         """Float32 images (B, 3, 512, 512) in [0, 1] for kp_driving (B, 21, 3)."""
-        with self.autocast():
+        with tf32(False), self.autocast():
             image: Tensor = self.generator(self.warping(source, kp_driving))
         return image.float()
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from moda_cli.errors import DeviceError
 from moda_cli.media.pictures import Picture
-from moda_cli.motion import Source
+from moda_cli.motion import EXPRESSION, Source, encode_gaze
 from moda_cli.render.liveportrait.engine import Engine
 from moda_cli.render.liveportrait.keypoints import (
     Retargeting,
@@ -68,16 +68,21 @@ class LivePortrait:
         with torch.inference_mode():
             self._warp_source = networks.prepare(feature_volume, self._kp_source)
         self._on_gpu = networks.device.type == "cuda"
+        self._leaving = torch.cuda.Stream(networks.device) if self._on_gpu else None
         self._paste: Callable[[Picture], Picture] | None = paste
         self._paste_there: Callable[[Tensor], Tensor] | None = None
         if self._on_gpu and isinstance(paste, PasteBack):
             self._paste, self._paste_there = None, TensorPaste(paste, networks.device)
 
-    def render(self, motion: Tensor) -> Iterator[Picture]:
+    def render(self, motion: Tensor, gaze: Tensor | None = None) -> Iterator[Picture]:
         """One frame (H, W, 3) uint8 RGB per row of physical motion (T, 70), in order.
 
-        On a GPU the next batch is drawn while the frames of one are used.
+        gaze: (T, 2), see `Renderer`. On a GPU the next batch is drawn while the frames of one are
+        used.
         """
+        if gaze is not None:
+            motion = motion.clone()
+            motion[:, EXPRESSION] += encode_gaze(gaze).to(motion)
         drawn: deque[tuple[Tensor, torch.cuda.Event | None]] = deque()
         for batch in self._batches(motion.float()):
             drawn.append(batch)
@@ -131,11 +136,15 @@ class LivePortrait:
         pixels = self._networks.pixels(self._warp_source, kp_driving)[:count]
         if self._paste_there:
             pixels = self._paste_there(pixels)
-        if not self._on_gpu:
+        if self._leaving is None:
             return pixels.cpu(), None
-        ready = torch.cuda.Event()
-        pixels = pixels.to("cpu", non_blocking=True)  # into pinned memory, of its own
-        ready.record()
+        # Beside the next batch: a copy in the stream that draws would hold it up.
+        self._leaving.wait_stream(torch.cuda.current_stream(pixels.device))
+        pixels.record_stream(self._leaving)
+        with torch.cuda.stream(self._leaving):
+            ready = torch.cuda.Event()
+            pixels = pixels.to("cpu", non_blocking=True)  # into pinned memory, of its own
+            ready.record()
         return pixels, ready
 
 
@@ -155,4 +164,4 @@ def load_renderer(device: torch.device, dtype: torch.dtype, compiled: bool) -> E
         load("spade", SpadeGenerator, liveportrait.GENERATOR),
         dtype,
     )
-    return Engine(networks, "default" if compiled else None, store.cache_dir() / "inductor")
+    return Engine(networks, compiled, store.cache_dir() / "inductor")

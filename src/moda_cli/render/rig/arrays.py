@@ -1,5 +1,6 @@
 """Small array helpers of the rig. Arrays are float32 unless said otherwise."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -50,3 +51,36 @@ def sample(
     value = [outside or 0.0] * 4
     warped: NDArray[Any] = cv2.remap(picture, at, None, how, borderMode=border, borderValue=value)  # type: ignore[call-overload]
     return warped
+
+
+def sample_each(pictures: Floats, at: Floats) -> Floats:
+    """Each of `pictures` (n, H, W, C) at its own x, y positions (n, h, w, 2), its edge beyond it.
+
+    One sampling of the pictures in a column, for what is sampled often and small.
+    """
+    count, height, width = pictures.shape[:3]
+    low = np.arange(count, dtype=np.float32)[:, None, None] * height
+    x = at[..., 0].clip(0, width - 1)
+    y = at[..., 1].clip(0, height - 1) + low
+    column = np.stack([x, y], axis=-1).reshape(-1, at.shape[2], 2)
+    laid = sample(pictures.reshape(-1, width, pictures.shape[3]), column)
+    return laid.reshape(*at.shape[:3], -1)
+
+
+def carried_on(
+    picture: NDArray[Any], known: Floats, scales: Sequence[tuple[float, float, float]]
+) -> Floats:
+    """What `picture` (h, w, 3) is like everywhere, from where it is `known` (h, w), 0..1.
+
+    scales: Gaussians, each pixels across and down and how much it counts; the finest counts most
+    where it reaches something known.
+    """
+    seen = known > 0
+    mean = np.median(picture[seen], axis=0) if seen.any() else np.zeros(3)
+    total = np.full((*known.shape, 1), 1e-4, np.float32)
+    colour = floats(mean) * total
+    for across, down, counts in scales:
+        laid = cv2.GaussianBlur(picture * known[..., None], (0, 0), across, sigmaY=down)
+        weight = cv2.GaussianBlur(known, (0, 0), across, sigmaY=down)[..., None]
+        colour, total = colour + counts * laid, total + counts * weight
+    return floats(colour / total)

@@ -1,7 +1,7 @@
 """What one unit of each articulator asks of a face: the committed table of the rig."""
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from moda_cli.motion import ARTICULATORS, JAW_OPENS
 from moda_cli.render.rig.arrays import soft_clamp
@@ -31,19 +31,27 @@ LIMITS = {
 LABIAL = -8.0  # of the jaw, where m, b and p close the lips
 
 
-def controls(articulators: NDArray[np.float64]) -> dict[str, float]:
-    """Named rig controls of the eight articulators (8) in LivePortrait units."""
+_LID_FOLLOWS = 0.4  # share of closure that a lid goes down with an iris at the end of its reach
+
+
+def controls(articulators: NDArray[np.float64], gaze: ArrayLike = (0.0, 0.0)) -> dict[str, float]:
+    """Named rig controls of the eight articulators (8) in LivePortrait units.
+
+    gaze: (2,) shares of the reach to the picture's right and down.
+    """
     raw = dict(zip(ARTICULATORS, articulators.tolist(), strict=True))
     raw["jaw"] = _opening(raw["jaw"], raw["spread"], raw["round"])
+    look = np.clip(gaze, -1, 1).tolist()
     values = {}
     for name, value in raw.items():
         scaled = value * UNITS[name]
         low, high = LIMITS[name]
         if name.startswith("lid"):
+            scaled += _LID_FOLLOWS * look[1] * (1 - min(max(scaled, 0.0), 1.0))
             values[name] = min(max(scaled, low), high)
         else:
             values[name] = soft_clamp(scaled, high if scaled > 0 else -low)
-    return values
+    return {**values, "look_x": look[0], "look_y": look[1]}
 
 
 def _opening(jaw: float, spread: float, rounding: float) -> float:

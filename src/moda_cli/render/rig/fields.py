@@ -15,6 +15,7 @@ from moda_cli.render.rig.points import BROWS, CHEEKS, INNER_BROWS, UPPER_LIDS
 _HINGE_Y, _HINGE_Z = 0.35, 1.35  # of the jaw's joints
 # Parted lips come together by the jaw, and for the rest by their own skin.
 _JAW_CLOSES, _UPPER_CLOSES = 0.35, 0.4
+_LEAST_CHIN = 0.7  # IOD from the lips to there; a shorter chin would be stretched beside the mouth
 _CHIN_WIDTH = 0.9  # IOD from the middle to where the jaw no longer moves the skin, at the chin
 _ROUND = 0.88  # share of the mouth's width that opens when it is rounded
 _OUTER_FOLLOWS = 0.3  # share of an inner edge's way that the outer edge of the lip goes
@@ -106,7 +107,7 @@ def _drop(lips: LipLine, x: Floats, y: Floats, share: float, flat: float, power:
     Between the corners at the lips, from cheek to cheek at the chin, and softly into the neck.
     """
     edge = lips.lower_at(x)
-    widen = np.clip((y - edge) / (lips.chin - edge), 0, 1)
+    widen = np.clip((y - edge) / np.maximum(lips.chin - edge, _LEAST_CHIN), 0, 1)
     neck = 1 - smoothstep((y - lips.chin) / np.float32(0.9))
     half = lips.half_width * share * (1 - widen) + np.float32(_CHIN_WIDTH) * widen
     centre = lips.middle * (1 - widen)

@@ -5,13 +5,21 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from moda_cli.face.landmarks import CHIN, LEFT_PUPIL, RIGHT_PUPIL, Points
+from moda_cli.face.landmarks import (
+    CHIN,
+    LEFT_PUPIL,
+    LOWER_LIP,
+    RIGHT_PUPIL,
+    UPPER_LIP,
+    Points,
+)
 from moda_cli.render.rig.arrays import Field, Floats, floats, smoothstep
 from moda_cli.render.rig.points import EYE_CORNERS, FOREHEAD
 
 Rect = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels
 
 _STEP = 0.036  # grid spacing, IOD
+_LEAST_SEEN = 0.2  # of its front that a face may show, turned and bent by 78 degrees in all
 _BORDER = 0.7  # IOD from the picture's edge in which displacements fade
 
 
@@ -63,6 +71,22 @@ class FaceFrame:
     def pixels(self, plane: Points) -> Points:
         """Pixels (..., 2) of coordinates (..., 2) in the eyes' plane."""
         return np.asarray(plane @ self.axes[:2, :2] * self.iod + self.origin[:2])
+
+
+def shows_face(mesh: Points, shape: tuple[int, ...]) -> bool:
+    """Whether a mesh (478, 3) is a face's that a picture (H, W, ...) shows."""
+    across, down = mesh[EYE_CORNERS[1]] - mesh[EYE_CORNERS[0]], mesh[CHIN] - mesh[FOREHEAD]
+    width, height = np.linalg.norm(across), np.linalg.norm(down)
+    if not np.isfinite(mesh).all() or np.linalg.norm(np.cross(across, down)) <= width * height / 2:
+        return False
+    frame = FaceFrame.of(mesh)
+    seen = np.clip(mesh[:, :2], 0, np.array(shape[1::-1]) - 1)
+    if np.ptp(seen, axis=0).min() < 4 or not 2 < frame.iod < width < 4 * frame.iod:
+        return False
+    if np.linalg.det(frame.axes[:2, :2]) < _LEAST_SEEN:
+        return False
+    lips = frame.plane((mesh[UPPER_LIP, :2] + mesh[LOWER_LIP, :2]) / 2)[:, 0]
+    return bool(np.diff(lips).min() > -0.1 * (lips[-1] - lips[0]) and lips[-1] - lips[0] > 0.1)
 
 
 class Grid:

@@ -1,6 +1,7 @@
 """The head in depth, from its mesh, and its turning as a displacement of the picture."""
 
 from functools import cache
+from typing import Self
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ _CENTRE, _AXES = (0.0, 0.32), (1.30, 1.76, 1.40)  # of the ellipsoid behind the 
 _MASK, _FADE = 1.10, 0.62  # the ellipsoid's outline that moves as one, and what follows softly
 _EASED = 0.16  # IOD within the mesh's outline where its depth becomes the ellipsoid's
 _FLATTEST = 0.12  # of the ellipsoid's height, so that its rim does not fall off
-_STEPS = 3
+_STEPS = 2
 _LEAST_AREA = 0.4  # a warp may squeeze the picture to this share
 
 
@@ -31,14 +32,20 @@ def head_box(frame: FaceFrame) -> Points:
 class Head:
     """The surface a picture shows, and how it moves when the head turns.
 
-    surface: (rows, cols, 3) face coordinates of what each node shows at rest, IOD.
+    surface: (rows, cols, 3) face coordinates of what each node shows at rest, IOD. reach: share of
+    POSE_LIMITS_DEG that it turns by.
     """
 
-    def __init__(self, grid: Grid, frame: FaceFrame, mesh: Points) -> None:
-        self.grid = grid
-        depth, radius = _depth(grid, frame, mesh)
-        points = np.dstack([grid.pixels, depth * frame.iod + frame.origin[2]])
-        self.surface = floats(frame.to_face(points))
+    def __init__(
+        self,
+        grid: Grid,
+        frame: FaceFrame,
+        surface: Floats,
+        radius: Floats,
+        reach: float | None = None,
+    ) -> None:
+        """radius: (rows, cols), see `depth_of`. reach: where it is known."""
+        self.grid, self.surface = grid, surface
         mask = (1 - smoothstep((radius - _MASK) / np.float32(_FADE))) * grid.border
         arm = self.surface - floats(_PIVOT)
         shown = floats(frame.axes[:, :2] * frame.iod / grid.step)
@@ -49,9 +56,16 @@ class Head:
             for column in range(3)
         ]
         self._basis = np.stack([field.ravel() for field in basis])
-        self._reach = 1.0
-        while self._reach > 0.1 and self._tightest() < _LEAST_AREA:  # a face near the edge
-            self._reach *= 0.85
+        self.reach = reach or 1.0
+        while reach is None and self.reach > 0.1 and self._tightest() < _LEAST_AREA:
+            self.reach *= 0.85  # a face near the edge
+
+    @classmethod
+    def of(cls, grid: Grid, frame: FaceFrame, mesh: Points) -> Self:
+        """That of a mesh (478, 3) in pixels."""
+        depth, radius = depth_of(grid, frame, mesh)
+        points = np.dstack([grid.pixels, depth * frame.iod + frame.origin[2]])
+        return cls(grid, frame, floats(frame.to_face(points)), radius)
 
     def displacement(self, pose: NDArray[np.float64]) -> Field | None:
         """Where each node's picture comes from, relative to it; None for a pose of zero.
@@ -63,12 +77,16 @@ class Head:
         if not np.any(pose):
             return None
         size = float(np.linalg.norm(pose / np.array(POSE_LIMITS_DEG)))
-        turn = _rotation(*np.deg2rad(pose * (soft_clamp(size, self._reach) / size)))
-        forward = (floats(turn - np.eye(3)).ravel() @ self._basis).reshape(*self.grid.shape, 2)
-        backward = -forward
+        turn = _rotation(*np.deg2rad(pose * (soft_clamp(size, self.reach) / size)))
+        forward, backward = self._turned(turn), self._turned(turn.T)
         for _ in range(_STEPS):
             backward = -sample(forward, self.grid.nodes + backward)
         return np.asarray(backward)
+
+    def _turned(self, turn: Points) -> Field:
+        """How far each node of the head at rest goes when it turns by `turn` (3, 3)."""
+        entries = floats(turn - np.eye(3)).ravel()
+        return np.asarray((entries @ self._basis).reshape(*self.grid.shape, 2))
 
     def _tightest(self) -> float:
         """The least area factor of the warp over extreme poses; 0 and below is a fold."""
@@ -84,7 +102,7 @@ def _outline(frame: FaceFrame) -> Points:
     return np.asarray(seen.T @ np.diag(np.square(_AXES)) @ seen)
 
 
-def _depth(grid: Grid, frame: FaceFrame, mesh: Points) -> tuple[Floats, Floats]:
+def depth_of(grid: Grid, frame: FaceFrame, mesh: Points) -> tuple[Floats, Floats]:
     """Depth behind the eyes in IOD and radius in the ellipsoid's outline, both (rows, cols).
 
     The mesh gives the depth of the face, eased near its outline into the ellipsoid: there its

@@ -12,9 +12,9 @@ from moda_cli.render.rig.points import LOWER_OUTER, UPPER_OUTER
 CLOSED = 0.03  # IOD: what the mesh sees between closed lips
 CLOSABLE = 0.20  # IOD: lips farther apart do not meet
 _DENSE = 81  # samples of an edge between the corners
-_BEYOND = 20  # and on each side of them
+BEYOND = 20  # and on each side of them
 _REACH = 0.3  # how far those go, as a share of the mouth's width
-_INSET = 0.012  # IOD that parted lips are taken to begin behind their edge, where teeth mix in
+INSET = 0.015  # IOD that parted lips are taken to begin behind their edge, where teeth mix in
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class LipLine:
 
     @property
     def half_width(self) -> float:
-        return float(self.x[-1] - self.x[0]) / 2
+        return max(float(self.x[-1] - self.x[0]) / 2, 1e-3)  # 0 where it lies outside the picture
 
     @property
     def level(self) -> float:
@@ -52,6 +52,11 @@ class LipLine:
     def gap(self) -> float:
         """How far the lips are parted, IOD."""
         return float((self.lower - self.upper).max())
+
+    @property
+    def smile(self) -> float:
+        """How far the corners lie above the upper lip's middle, IOD."""
+        return max(float(self.upper[len(self.upper) // 2]) - self.level, 0.0)
 
     def t(self, x: Floats) -> Floats:
         """Place along the mouth of face coordinates x: -1 and 1 are its corners."""
@@ -65,18 +70,28 @@ class LipLine:
         return floats(np.interp(x, self.x, self.lower))
 
 
-def find_lips(grid: Grid, surface: Floats, frame: FaceFrame, mesh: Points) -> LipLine:
-    """The lips of a mesh (478, 3); surface: (rows, cols, 3), see `Head`."""
+def find_lips(
+    grid: Grid,
+    surface: Floats,
+    frame: FaceFrame,
+    mesh: Points,
+    parted: float | None = None,
+    inset: float = INSET,
+) -> LipLine:
+    """The lips of a mesh (478, 3); surface: (rows, cols, 3), see `Head`.
+
+    parted: 0..1, how far they count as parted; whole or not at all unless it is given. inset: IOD
+    behind their edges that they are then taken to begin.
+    """
     upper, lower = mesh[UPPER_LIP, :2], mesh[LOWER_LIP, :2]
     gaps = np.linalg.norm(lower - upper, axis=-1) / frame.iod
-    parted = gaps.max() >= CLOSED
-    if not parted:
-        upper = lower = (upper + lower) / 2
-    edges = np.stack([_smooth(upper), _smooth(lower)])
-    if parted:
-        arch = 1 - np.linspace(-1, 1, _DENSE)[:, None] ** 8
-        inset = frame.shown(np.array([0.0, max(_INSET, 1 / frame.iod), 0.0])) * arch
-        edges += np.stack([-inset, inset])
+    if parted is None:
+        parted = float(gaps.max() >= CLOSED)
+    middle = (upper + lower) / 2
+    edges = np.stack([_smooth(middle + (edge - middle) * parted) for edge in (upper, lower)])
+    arch = 1 - np.linspace(-1, 1, _DENSE)[:, None] ** 8
+    behind = frame.shown(np.array([0.0, max(inset, 1 / frame.iod), 0.0])) * arch * parted
+    edges += np.stack([-behind, behind])
     at = sample(surface, grid.to_nodes(edges))
     x = np.maximum.accumulate(at[..., 0].mean(axis=0) + np.linspace(0, 1e-4, _DENSE))
     edges = np.concatenate(
@@ -106,7 +121,7 @@ def _beyond(grid: Grid, surface: Floats, frame: FaceFrame, edges: Points, end: i
     """(2, m, 2) pixels outward from a corner, at its height on the surface."""
     corner = edges[0, end]
     across = _REACH * (corner - edges[0, -1 - end])
-    points = corner + across * np.linspace(0, 1, _BEYOND + 1)[1:, None]
+    points = corner + across * np.linspace(0, 1, BEYOND + 1)[1:, None]
     height = sample(surface, grid.to_nodes(corner[None, None]))[0, 0, 1]
     for _ in range(2):
         off = height - sample(surface, grid.to_nodes(points[None]))[0, :, 1].astype(np.float64)

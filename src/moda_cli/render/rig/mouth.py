@@ -5,11 +5,11 @@ import numpy as np
 
 from moda_cli.face.landmarks import LIP_MIDDLES, LOWER_LIP, UPPER_LIP, Points
 from moda_cli.media.pictures import Picture
-from moda_cli.render.rig.arrays import Floats, floats, sample, smoothstep
+from moda_cli.render.rig.arrays import Floats, floats, sample_each, smoothstep
 from moda_cli.render.rig.expression import Aperture
 from moda_cli.render.rig.frame import FaceFrame, Rect
 from moda_cli.render.rig.lip_line import LipLine
-from moda_cli.render.rig.own_mouth import OwnMouth
+from moda_cli.render.rig.own_mouth import OwnMouth, Seam
 from moda_cli.render.rig.palette import Palette
 
 _BOX = (0.75, 0.35, 0.5)  # beside, above and below the mouth's middle covered by textures, IOD
@@ -22,8 +22,15 @@ class Mouth:
     """Textures of the mouth's inside for one picture, in its pixels, and how they are laid."""
 
     def __init__(
-        self, picture: Picture, frame: FaceFrame, lips: LipLine, mesh: Points, palette: Palette
+        self,
+        picture: Picture,
+        frame: FaceFrame,
+        lips: LipLine,
+        mesh: Points,
+        palette: Palette,
+        own: Seam | None = None,
     ) -> None:
+        """own: what the picture shows of its own mouth; found in it unless it is given."""
         self._pixel = np.float32(1 / frame.iod)
         self._behind = floats(frame.shown(np.array([0.0, _HIDDEN, 0.0])))
         self._cavity, self._rim = palette.shadow(0.20), palette.shadow(0.36)
@@ -54,9 +61,15 @@ class Mouth:
             for row in (UPPER_LIP, LOWER_LIP)
         )
         x = floats(along - frame.to_face(mesh[LIP_MIDDLES])[:, 0].mean())
-        self._upper = _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette)
-        self._lower = _lower_jaw(x, floats(at[..., 1] - tilt - lower), palette)
-        self._own = OwnMouth(picture, self._rect, frame, lips, palette) if lips.gap else None
+        self._rows = np.stack(
+            [
+                _upper_teeth(x, floats(at[..., 1] - tilt - upper), palette),
+                _lower_jaw(x, floats(at[..., 1] - tilt - lower), palette),
+            ]
+        )
+        self._own = own
+        if own is None and lips.gap:
+            self._own = OwnMouth(picture, self._rect, frame, lips, palette)
 
     def paint(
         self,
@@ -81,22 +94,23 @@ class Mouth:
         alpha = np.clip(below / feather + 0.5, 0, 1) * np.clip(above / feather + 0.5, 0, 1)
         alpha *= smoothstep(gap / max(2.5 * pixel, np.float32(0.022)))
         if self._own:
-            alpha *= self._own.moved(x, gap)
+            alpha *= self._own.moved(aperture)
             if aperture.closed:
                 middle = (edge[..., 0] + edge[..., 1]) / 2
-                self._own.meet(frame, x, y - middle, aperture.closed)
+                self._own.meet(frame, x, y - middle, aperture)
         if not alpha.any():
             return
         widest = float((aperture.lower - aperture.upper).max())
         in_skull = seen - floats(self._rect[:2])
-        in_jaw = in_skull - aperture.drop
+        hidden = self._behind * np.float32(narrow)
+        upper, lower = sample_each(
+            self._rows, np.stack([in_skull + hidden, in_skull - aperture.drop])
+        )
         colour = np.empty((*x.shape, 3), np.float32)
         colour[:] = self._cavity
         colour *= (0.55 + 0.45 * smoothstep(below / np.float32(0.25)))[..., None]
-        lower = sample(self._lower, in_jaw)
         colour = _over(colour, lower, np.float32(min(widest / 0.12, 1)))
         colour *= (0.30 + 0.70 * smoothstep(above / np.float32(0.04)))[..., None]
-        upper = sample(self._upper, in_skull + self._behind * np.float32(narrow))
         lit = 0.45 + 0.55 * smoothstep((below + 0.004) / np.float32(0.035))
         lit *= (0.70 + 0.30 * smoothstep(gap / np.float32(0.12))) * np.float32(1 - 0.35 * narrow)
         upper[..., :3] *= lit[..., None]

@@ -57,12 +57,11 @@ GENERATOR: Table = {
     "conv_img.0.": "to_rgb.",
 }
 
-_GROUPS = {"retarget_shoulder": "stitching.", "retarget_mouth": "lip.", "retarget_eye": "eye."}
 RETARGETING: Table = {
-    **{f"{group}.": ours for group, ours in _GROUPS.items()},
-    **{f"{group}.module.": ours for group, ours in _GROUPS.items()},  # the .pth, nested
-    **{f"{group}_module.": ours for group, ours in _GROUPS.items()},  # the safetensors
-    "": None,  # the .pth holds further groups, which no code of the release reads
+    "retarget_shoulder.": "stitching.",
+    "retarget_shoulder.module.": "stitching.",  # the .pth, nested
+    "retarget_shoulder_module.": "stitching.",  # the safetensors
+    "": None,  # R_lip and R_eye, which a clip never asks for, and what no code reads
 }
 
 BATCH_NORM_EPS = 1e-5

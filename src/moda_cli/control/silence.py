@@ -1,0 +1,77 @@
+"""When nobody speaks, told from the energy of the sound, so that mouths may rest."""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from moda_cli.config import SAMPLES_PER_FRAME
+from moda_cli.media.waves import Read
+
+BELOW_PEAK_DB = 30.0  # what is so far below recent speech is silence,
+LEAST_BELOW_DB = 15.0  # and in noise what is so far below,
+ABOVE_FLOOR_DB = 10.0  # if it is no louder than the noise by this
+PEAK_FALLS_DB, FLOOR_RISES_DB = 0.04, 0.12  # a frame: 1 and 3 dB a second
+FIRST_PEAK_DB, SILENT_DB = -45.0, -120.0  # before anything was heard; of no sound at all
+BESIDE = 4  # frames beside speech that are not touched: mouths open early and close late
+FADE = torch.tensor([1.0, 3, 4, 3, 1]) / 12  # of the change to rest and back
+AHEAD = BESIDE + len(FADE) // 2  # frames that must be heard beyond those that are judged
+
+
+class Silence:
+    """Silences of a sound, frame by frame at 25 fps, as it is heard.
+
+    Judged by what was heard before, so that a sound that arrives is judged as one in a file: a
+    frame is silent where its level is far below recent speech, or near the noise between words.
+    """
+
+    def __init__(self, read: Read | None = None) -> None:
+        """read: where the sound can be read from; else it is heard by way of `hearing`."""
+        self._own = self.hearing(read) if read else None
+        self._rest: NDArray[np.float32] = np.zeros(0, np.float32)
+        self._speech: list[bool] = []
+        self._ended = False
+        self._peak, self._floor = FIRST_PEAK_DB, 0.0
+
+    def hearing(self, read: Read) -> Read:
+        """The same samples, and what is read of them is heard here too."""
+
+        def heard(count: int) -> NDArray[np.float32]:
+            wave = read(count)
+            self._hear(wave, ended=len(wave) < count)
+            return wave
+
+        return heard
+
+    def _hear(self, wave: NDArray[np.float32], *, ended: bool) -> None:
+        wave = np.concatenate((self._rest, wave))
+        whole = len(wave) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME
+        if ended and whole < len(wave):
+            whole += SAMPLES_PER_FRAME
+            wave = np.pad(wave, (0, whole - len(wave)))
+        self._ended = self._ended or ended
+        self._rest = wave[whole:]
+        for frame in wave[:whole].reshape(-1, SAMPLES_PER_FRAME):
+            # differences of samples: rumble and hum are no speech
+            power = float(np.square(np.diff(frame), dtype=np.float64).mean())
+            self._speech.append(self._is_speech(10 * np.log10(power + 10 ** (SILENT_DB / 10))))
+
+    def _is_speech(self, level: float) -> bool:
+        self._peak = max(level, self._peak - PEAK_FALLS_DB)
+        self._floor = min(level, self._floor + FLOOR_RISES_DB)
+        threshold = np.clip(
+            self._floor + ABOVE_FLOOR_DB, self._peak - BELOW_PEAK_DB, self._peak - LEAST_BELOW_DB
+        )
+        return bool(level > threshold)
+
+    def rest(self, start: int, length: int) -> Tensor:
+        """How far a mouth rests (length,) in frames from `start` on: 1 well inside a silence."""
+        stop = start + length + AHEAD
+        while self._own and len(self._speech) < stop and not self._ended:
+            self._own(SAMPLES_PER_FRAME * (stop - len(self._speech)))
+        first = start - AHEAD
+        known = self._speech[max(first, 0) : stop]
+        spoken = torch.zeros(stop - first)
+        spoken[max(-first, 0) :][: len(known)] = torch.tensor(known, dtype=torch.float32)
+        near = torch.nn.functional.max_pool1d(spoken[None], 2 * BESIDE + 1, 1)[0]
+        return (1 - near).unfold(0, len(FADE), 1) @ FADE

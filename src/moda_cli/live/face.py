@@ -1,0 +1,123 @@
+"""A portrait that speaks a sound hop by hop. It knows no clock: the same hops, the same frames."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from moda_cli.config import FPS, SAMPLES_PER_FRAME, RenderConfig, SamplerConfig
+from moda_cli.control.edits import Edits
+from moda_cli.control.timeline import Entry, Timeline, parse_emotion
+from moda_cli.errors import UsageError
+from moda_cli.generator.hops import Hop, HopSampler
+from moda_cli.generator.model import MotionGenerator
+from moda_cli.media.pictures import Picture
+from moda_cli.media.waves import Wave
+from moda_cli.motion import MOTION_DIM
+from moda_cli.render.renderer import Renderer
+from moda_cli.speech.logmel import LiveMel
+
+CLOSES_S, SHUT_S = 3 / FPS, 0.4  # an interrupted mouth closes in this time; stays shut
+KEPT = 50  # frames that an interrupt can change
+FORGOTTEN_S = 10.0  # an entry of the timeline that another has replaced so long ago
+
+
+@dataclass(frozen=True, slots=True)
+class LiveFrame:
+    """A 25th of a second: what is seen and heard in it."""
+
+    number: int  # from the session's first
+    picture: Picture  # (H, W, 3) uint8 RGB
+    sound: Wave  # (640,) at 16 kHz
+
+
+class LiveFace:
+    """Frames for sound that comes in hops of `hop.new` frames; they are `hop.ahead` frames late.
+
+    Where nobody speaks, silence is pushed: the face idles. Raises UsageError for a model that was
+    not trained on short windows.
+    """
+
+    def __init__(
+        self, model: MotionGenerator, renderer: Renderer, emotion: str, seed: int, hop: Hop
+    ) -> None:
+        """emotion: as `--emotion`. seed: of the motion."""
+        shape = model.network.config
+        if not shape.known or shape.audio != "logmel":
+            raise UsageError(
+                "this model makes long windows: it cannot answer while somebody speaks",
+                hint="take mini, or train one with --set shortest_window and model.known",
+            )
+        self.hop, self._neutral, self._renderer = hop, model.stats.neutral, renderer
+        self._sampler = HopSampler(model, SamplerConfig(seed=seed), hop)
+        self._mel = LiveMel(shape.known + hop.ahead)
+        self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
+        self._timeline = parse_emotion(emotion)
+        if self._timeline.auto:
+            hint = "name the emotions, now and while it runs"
+            raise UsageError("--emotion auto needs the whole sound before it begins", hint=hint)
+        self._motion = torch.zeros(0, MOTION_DIM)  # of the last frames, before the timeline's part
+        self.made = 0  # frames
+        self._last = next(renderer.render(self._neutral[None]))
+
+    def advance(self, wave: Wave, undrawn: int = 0) -> list[LiveFrame]:
+        """The next frames, of the sound before and of `wave` (hop.new * 640,).
+
+        The first `undrawn` of them repeat the picture before: there is no time to draw them.
+        """
+        self._mel.push(wave)
+        heard = np.concatenate((self._late, wave))
+        new, window = self.hop.new, self._sampler.window
+        first = self.made - (window - new - self.hop.ahead)
+        shares = self._timeline.emotion_shares(first, window)
+        motion = self._sampler.step(self._mel.last(window), shares)
+        self._motion = torch.cat((self._motion, motion))[-KEPT:]
+        self.made, self._late = self.made + new, heard[new * SAMPLES_PER_FRAME :]
+        return self._drawn(new, heard[: new * SAMPLES_PER_FRAME], undrawn)
+
+    def _drawn(self, count: int, sound: Wave, undrawn: int = 0) -> list[LiveFrame]:
+        """The last frames that were made, as the timeline has them now."""
+        start = self.made - count
+        motion = Edits(self._neutral, self._timeline, RenderConfig()).at_once(
+            self._motion[-count:], start
+        )[undrawn:]
+        seconds = torch.arange(start + undrawn, self.made).double() / FPS
+        drawn = self._renderer.render(motion, self._timeline.gaze(seconds))
+        pictures = [self._last] * undrawn + list(drawn)
+        self._last = pictures[-1]
+        sounds = sound.reshape(count, SAMPLES_PER_FRAME)
+        rows = zip(range(start, self.made), pictures, sounds, strict=True)
+        return [LiveFrame(*row) for row in rows]
+
+    def ask(self, at: int, values: Mapping[str, Any], ease: float | None = None) -> None:
+        """From frame `at` on, values of a timeline's tracks, as `Entry` holds them."""
+        self._add(Entry(max(at, 1) / FPS, values, "ask", ease=ease))
+
+    def interrupt(self, shown: int) -> list[LiveFrame]:
+        """Close the mouth after so many frames, and forget all sound that was to come.
+
+        Returns what takes the place of the frames that were made beyond them, at most KEPT.
+        """
+        ahead, count = self.hop.ahead, min(self.made - shown, len(self._motion))
+        silence = np.zeros(ahead * SAMPLES_PER_FRAME, np.float32)
+        self._mel.take_back(ahead)
+        self._mel.push(silence)
+        self._late = silence
+        begins = (shown + 0.5) / FPS  # changes are centred: it is done in three frames
+        ends = self.made / FPS + SHUT_S
+        self._add(Entry(begins, {"idle": 1.0}, "interrupt", until=ends, ease=CLOSES_S))
+        return self._drawn(count, np.zeros(count * SAMPLES_PER_FRAME, np.float32)) if count else []
+
+    def _add(self, entry: Entry) -> None:
+        """Put an entry on the timeline; what no longer shows goes."""
+        kept: list[Entry] = []
+        replaced: set[str] = set()
+        for known in (entry, *reversed(self._timeline.entries)):
+            gone = known.until < entry.at - FORGOTTEN_S or known.values.keys() <= replaced
+            kept += [] if gone else [known]
+            if known.at < entry.at - FORGOTTEN_S and math.isinf(known.until):
+                replaced |= known.values.keys()
+        self._timeline = Timeline.of(reversed(kept))

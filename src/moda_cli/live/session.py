@@ -1,0 +1,235 @@
+"""Real time between whoever brings sound and whoever shows frames.
+
+Sound waits in a queue until its time comes; of a stream a little is held back, so that blocks may
+come unevenly. A hop's frames are made once its sound is there and are due a constant delay later:
+on a machine that is too slow pictures are left out, never sound, and the two stay in step.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import soxr
+from numpy.typing import NDArray
+
+from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
+from moda_cli.control.timeline import TRACKS, parse_emotion
+from moda_cli.errors import UsageError, did_you_mean
+from moda_cli.live.face import LiveFace, LiveFrame
+from moda_cli.media.waves import Wave
+
+HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
+WORK_S = 0.06  # for a hop's frames to be made
+SMOOTHED = 0.05  # share of the last hop in how busy it is
+LATE_S = 1 / FPS  # a picture that is later is left out
+LONGEST_S = 600.0  # of sound that waits
+RATES = (4000, 192_000)  # Hz
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a session keeps up."""
+
+    delay_s: float  # from a sound's time to the frame that shows it
+    shown: int  # frames
+    left_out: int  # pictures that came too late
+    waiting_s: float  # of sound
+    busy: float  # the share of its time that a hop takes; above 1 it is too slow
+
+
+class LiveSession:
+    """A face that speaks the sound it is given, 25 frames a second from its start.
+
+    `push`, `interrupt` and `ask` may come from any thread; frames are taken in one. Used as a
+    context, it ends with it.
+    """
+
+    def __init__(self, face: LiveFace) -> None:
+        self._face, self._hop_s = face, face.hop.new / FPS
+        self._lock = threading.Condition()
+        self._waiting: deque[Wave] = deque()  # sound whose time has not come
+        self._count = 0  # samples of it
+        self._speaking = False  # the last hop ended within a stream
+        self._resampler: tuple[int, soxr.ResampleStream] | None = None
+        self._last_push = 0.0
+        self._asked: list[tuple[dict[str, Any], float | None]] = []
+        self._cut = False
+        self._ready: deque[LiveFrame] = deque()
+        self._shown = self._left_out = 0
+        self._busy = 0.0
+        self._failed: BaseException | None = None
+        self._over = False
+        self._began = time.monotonic()
+        self._thread = threading.Thread(target=self._work, name="moda-live", daemon=True)
+        self._thread.start()
+
+    @property
+    def delay_s(self) -> float:
+        """Seconds from a sound's time to the frame that shows it."""
+        return (self._face.hop.new + self._face.hop.ahead) / FPS + WORK_S
+
+    @property
+    def pace(self) -> Pace:
+        """How it keeps up."""
+        with self._lock:
+            waiting = self._count / SAMPLE_RATE
+            return Pace(self.delay_s, self._shown, self._left_out, waiting, self._busy)
+
+    def push(self, wave: NDArray[np.floating], rate: int = SAMPLE_RATE) -> None:
+        """Sound (n,) or (n, channels) in [-1, 1], spoken as soon as what was pushed before is.
+
+        What is no number counts as silence. Raises UsageError for another shape or rate, and
+        where more than LONGEST_S would wait.
+        """
+        mono = np.asarray(wave, np.float32)
+        if mono.ndim == 2:
+            mono = mono.mean(axis=1)
+        if mono.ndim != 1 or not RATES[0] <= rate <= RATES[1]:
+            raise UsageError(
+                f"sound of shape {np.shape(wave)} at {rate} Hz cannot be spoken",
+                hint=f"push (n,) or (n, channels) at {RATES[0]} to {RATES[1]} Hz",
+            )
+        mono = np.clip(np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0), -1, 1)
+        with self._lock:
+            if rate != SAMPLE_RATE:
+                if self._resampler is None or self._resampler[0] != rate:
+                    self._resampler = (rate, soxr.ResampleStream(rate, SAMPLE_RATE, 1))
+                mono = self._resampler[1].resample_chunk(mono)
+            if (self._count + len(mono)) / SAMPLE_RATE > LONGEST_S:
+                hint = "push it as it is needed, or wait while `pace.waiting_s` is large"
+                raise UsageError(f"more than {LONGEST_S:g} s of sound would wait", hint=hint)
+            self._waiting.append(mono)
+            self._count += len(mono)
+            self._last_push = time.monotonic()
+            self._lock.notify_all()
+
+    def interrupt(self) -> None:
+        """Stop speaking: drop all sound that waits and close the mouth within three frames."""
+        with self._lock:
+            self._waiting.clear()
+            self._count, self._speaking, self._resampler = 0, False, None
+            self._cut = True
+            self._lock.notify_all()
+
+    def ask(self, emotion: str | None = None, ease: float | None = None, **tracks: float) -> None:
+        """From now on: an emotion such as `happy@0.5`, and tracks of a timeline by name.
+
+        ease: seconds that the change takes. Raises UsageError.
+        """
+        values: dict[str, Any] = {}
+        for name, value in tracks.items():
+            if name not in TRACKS or name == "smooth":
+                known = [track for track in TRACKS if track != "smooth"]
+                raise UsageError(f"there is no track {name!r}", hint=did_you_mean(name, known, ""))
+            if not TRACKS[name].low <= value <= TRACKS[name].high:
+                limits = f"{TRACKS[name].low:g} to {TRACKS[name].high:g}"
+                raise UsageError(f"{name} {value:g} is out of range", hint=f"it is {limits}")
+            values[name] = float(value)
+        if emotion is not None:
+            entries = parse_emotion(emotion).entries
+            if len(entries) != 1:
+                hint = "ask again when it is to change"
+                raise UsageError(f"{emotion!r} is no single emotion", hint=hint)
+            values |= entries[0].values
+        with self._lock:
+            self._asked.append((values, ease))
+
+    def frames(self) -> Iterator[LiveFrame]:
+        """Each frame when it is due, until the session ends. Raises what ended it before that."""
+        while True:
+            with self._lock:
+                while not self._over and not (self._ready and self._is_due(self._ready[0])):
+                    wait = (
+                        self._due(self._ready[0].number) - time.monotonic() if self._ready else None
+                    )
+                    self._lock.wait(wait)
+                if self._failed:
+                    raise self._failed
+                if self._over:
+                    return
+                frame = self._ready.popleft()
+                self._shown = frame.number + 1
+            yield frame
+
+    def _is_due(self, frame: LiveFrame) -> bool:
+        return time.monotonic() >= self._due(frame.number)
+
+    def _due(self, number: int) -> float:
+        return self._began + self._hop_s + WORK_S + number / FPS
+
+    def close(self) -> None:
+        """End the session."""
+        with self._lock:
+            self._over = True
+            self._lock.notify_all()
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        try:
+            while (wave := self._next_hop()) is not None:
+                began = time.monotonic()
+                late = began - self._due(self._face.made)
+                undrawn = min(self._face.hop.new, max(0, math.ceil((late - LATE_S) * FPS)))
+                frames = self._face.advance(wave, undrawn)
+                busy = (time.monotonic() - began) / self._hop_s
+                with self._lock:
+                    self._busy += SMOOTHED * (busy - self._busy)
+                    self._left_out += undrawn
+                    self._ready.extend(frames)
+                    self._lock.notify_all()
+        except BaseException as error:
+            with self._lock:
+                self._failed, self._over = error, True
+                self._lock.notify_all()
+
+    def _next_hop(self) -> Wave | None:
+        """The sound of the next hop, once its time has come; None at the end."""
+        ends = self._began + self._face.made / FPS + self._hop_s
+        needed = self._face.hop.new * SAMPLES_PER_FRAME
+        with self._lock:
+            while not self._over:
+                if self._cut:
+                    self._cut = False
+                    made = self._face.interrupt(self._shown)
+                    self._ready = deque(made)
+                    self._lock.notify_all()
+                now = time.monotonic()
+                wait = ends - now
+                if wait <= 0 and self._speaking and self._count < needed:
+                    wait += HELD_BACK_S  # a block is late
+                if wait <= 0:
+                    break
+                self._lock.wait(wait)
+            for values, ease in self._asked:
+                self._face.ask(self._face.made, values, ease)
+            self._asked.clear()
+            return None if self._over else self._taken(needed)
+
+    def _taken(self, needed: int) -> Wave:
+        """So many samples of what waits: a stream begins with silence, and ends with it."""
+        held = 0
+        if not self._speaking and time.monotonic() - self._last_push < 2 * HELD_BACK_S:
+            held = round(HELD_BACK_S * SAMPLE_RATE)
+        taken = min(needed, max(0, self._count - held))
+        parts, missing = [np.zeros(0, np.float32)], taken
+        while missing:
+            block = self._waiting.popleft()
+            parts.append(block[:missing])
+            if len(block) > missing:
+                self._waiting.appendleft(block[missing:])
+            missing -= len(parts[-1])
+        self._count -= taken
+        silence = (needed - taken, 0) if not self._speaking else (0, needed - taken)
+        self._speaking = taken == needed or (taken > 0 and not self._speaking)
+        return np.pad(np.concatenate(parts), silence)

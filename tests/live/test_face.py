@@ -1,0 +1,175 @@
+"""A face that speaks hop by hop: in step, like the file's, quiet when interrupted."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from moda_cli import media
+from moda_cli.config import FPS, SAMPLES_PER_FRAME, ClipConfig, RenderConfig, SamplerConfig
+from moda_cli.control.timeline import parse_emotion
+from moda_cli.errors import UsageError
+from moda_cli.generator.hops import Hop, HopSampler
+from moda_cli.generator.takes import causal_take, sample
+from moda_cli.live.face import LiveFace, LiveFrame
+from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
+from moda_cli.pipeline import Pipeline
+from moda_cli.speech.logmel import LiveMel, log_mel, window_features
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HOP = Hop()
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load("mini", "cpu")
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    wave = media.read_audio(EXAMPLES / "speech.wav")
+    hop = HOP.new * SAMPLES_PER_FRAME
+    return wave[: len(wave) // hop * hop]
+
+
+def face(pipeline: Pipeline, emotion: str = "none", seed: int = 42) -> LiveFace:
+    clip = ClipConfig(EXAMPLES / "portrait.png", Path("-"), Path("-"), render=RenderConfig(size=64))
+    portrait = pipeline.studio.look(clip)
+    renderer = pipeline.studio.renderer(portrait, pipeline.model.stats.neutral, absolute=False)
+    return LiveFace(pipeline.model, renderer, emotion, seed, HOP)
+
+
+def hops(wave: np.ndarray) -> np.ndarray:
+    return wave.reshape(-1, HOP.new * SAMPLES_PER_FRAME)
+
+
+def spoken(given: LiveFace, wave: np.ndarray) -> list[LiveFrame]:
+    return [frame for hop in hops(wave) for frame in given.advance(hop)]
+
+
+def articulators(pipeline: Pipeline, motion: torch.Tensor) -> torch.Tensor:
+    return decode((motion - pipeline.model.stats.neutral)[:, EXPRESSION])
+
+
+def moved(pipeline: Pipeline, wave: np.ndarray, seed: int = 42) -> torch.Tensor:
+    """The motion (T, 70) that a live face is given for a wave, and silence after it."""
+    sampler = HopSampler(pipeline.model, SamplerConfig(seed=seed), HOP)
+    known = pipeline.model.network.config.known
+    mel, made = LiveMel(known + HOP.ahead), []
+    for hop in hops(np.pad(wave, (0, HOP.new * SAMPLES_PER_FRAME))):
+        mel.push(hop)
+        shares = parse_emotion("none").emotion_shares(0, sampler.window)
+        made.append(sampler.step(mel.last(sampler.window), shares))
+    return torch.cat(made)[HOP.ahead :][: len(wave) // SAMPLES_PER_FRAME]
+
+
+def test_a_pushed_sound_is_heard_as_a_whole_one() -> None:
+    rng = np.random.default_rng(0)
+    wave = (0.1 * rng.standard_normal(60 * SAMPLES_PER_FRAME)).astype(np.float32)
+    frames = wave.reshape(60, -1)
+    silent = np.zeros(5 * SAMPLES_PER_FRAME, np.float32)
+    mel = LiveMel(5)
+    for start in range(0, 60, 3):
+        mel.push(frames[start : start + 3].ravel())
+    assert torch.equal(
+        mel.last(20), window_features(log_mel(np.concatenate((silent, wave))), 45, 20)
+    )
+    mel.take_back(10)
+    mel.push(silent)
+    other = np.concatenate((silent, wave[: 50 * SAMPLES_PER_FRAME], silent))
+    assert torch.equal(mel.last(20), window_features(log_mel(other), 40, 20))
+
+
+def test_frames_carry_their_sound_and_the_same_hops_give_the_same(
+    pipeline: Pipeline, speech: np.ndarray
+) -> None:
+    wave = speech[: 42 * SAMPLES_PER_FRAME]
+    frames, again = (spoken(face(pipeline), wave) for _ in range(2))
+    assert [frame.number for frame in frames] == list(range(42))
+    heard = np.concatenate([frame.sound for frame in frames])
+    late = HOP.ahead * SAMPLES_PER_FRAME
+    assert not heard[:late].any()
+    assert np.array_equal(heard[late:], wave[:-late])
+    assert all(np.array_equal(a.picture, b.picture) for a, b in zip(frames, again, strict=True))
+    other = spoken(face(pipeline, seed=7), wave)
+    assert any((a.picture != b.picture).any() for a, b in zip(frames, other, strict=True))
+
+
+@pytest.mark.slow
+def test_lips_move_as_those_of_the_file_and_the_head_no_rougher(
+    pipeline: Pipeline, speech: np.ndarray
+) -> None:
+    live = moved(pipeline, speech)
+    take = causal_take(pipeline.model, speech, parse_emotion("none"), SamplerConfig())
+    file = torch.cat(list(sample(pipeline.model, take)))[: len(live)]
+    jaws = [articulators(pipeline, motion)[:, ARTICULATORS.index("jaw")] for motion in (live, file)]
+    best = max(
+        range(-4, 5),
+        key=lambda k: float(torch.corrcoef(torch.stack((jaws[0].roll(k), jaws[1])))[0, 1]),
+    )
+    assert best == 0  # in step
+    assert torch.corrcoef(torch.stack(jaws))[0, 1] > 0.85
+    rough = [motion[20:, POSE].diff(n=2, dim=0).abs().mean() for motion in (live, file)]
+    assert rough[0] < 3 * rough[1]
+
+
+def test_an_interrupted_mouth_closes_in_three_frames_and_stays_shut(
+    pipeline: Pipeline, speech: np.ndarray
+) -> None:
+    loud = speech[: 81 * SAMPLES_PER_FRAME]
+    given = face(pipeline)
+    drawn: list[torch.Tensor] = []
+    render = given._renderer.render
+
+    def watching(motion: torch.Tensor, gaze: torch.Tensor | None = None) -> object:
+        drawn.append(motion)
+        return render(motion, gaze)
+
+    given._renderer.render = watching  # type: ignore[method-assign]
+    frames = spoken(given, loud)
+    jaw = articulators(pipeline, torch.cat(drawn))[:, 0]
+    shown = 40 + int(jaw[40:72].argmax())  # in the middle of an open vowel
+    drawn.clear()
+    instead = given.interrupt(shown)
+    assert [frame.number for frame in instead] == list(range(shown, len(frames)))
+    assert not any(frame.sound.any() for frame in instead)
+    after = spoken(given, np.zeros(39 * SAMPLES_PER_FRAME, np.float32))
+    assert after[0].number == len(frames)
+    assert not any(frame.sound.any() for frame in after)
+    shut = articulators(pipeline, torch.cat(drawn))[:, 0]
+    assert jaw[shown] > 20
+    assert shut[2:9].abs().max() < 1  # from the third frame on
+    assert shut[2:].max() < 0.3 * jaw[shown]  # nothing of the sentence comes back
+
+
+def test_what_is_asked_while_it_runs_shows_and_is_forgotten_when_replaced(
+    pipeline: Pipeline,
+) -> None:
+    given = face(pipeline)
+    silence = np.zeros(HOP.new * SAMPLES_PER_FRAME, np.float32)
+    still = given.advance(silence)[-1].picture
+    given.ask(given.made, {"yaw": 20.0}, ease=0.2)
+    for _ in range(4):
+        turned = given.advance(silence)[-1].picture
+    assert np.abs(turned.astype(int) - still).mean() > 3
+    for second in range(200):
+        given.made = FPS * (second + 2)
+        given.ask(given.made, {"yaw": float(second % 5)})
+        given.ask(given.made, {"blink": True})
+    assert len(given._timeline.entries) < 40
+    assert [e.values["emotion"] for e in given._timeline.asking("emotion")]
+
+
+def test_a_model_of_long_windows_is_refused(pipeline: Pipeline) -> None:
+    from dataclasses import replace
+
+    from moda_cli.generator.mmdit import MMDiT
+    from moda_cli.generator.model import MotionGenerator
+
+    long = MMDiT(replace(pipeline.model.network.config, known=0))
+    model = MotionGenerator(long, pipeline.model.stats)
+    with pytest.raises(UsageError, match="long windows"):
+        LiveFace(model, None, "none", 0, HOP)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="whole sound"):
+        face(pipeline, "auto")

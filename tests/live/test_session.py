@@ -1,0 +1,105 @@
+"""Real time: every frame in order, every sample of the sound, whatever comes and from whom."""
+
+import threading
+import time
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import moda_cli as moda
+from moda_cli import media
+from moda_cli.config import FPS, SAMPLE_RATE
+from moda_cli.errors import UsageError
+from moda_cli.live.session import LiveSession
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> moda.Pipeline:
+    return moda.Pipeline.load("mini", device="cpu")
+
+
+@pytest.fixture
+def session(pipeline: moda.Pipeline) -> LiveSession:
+    with pipeline.live(EXAMPLES / "portrait.png", size=64) as session:
+        yield session
+
+
+def taken(session: LiveSession, seconds: float) -> np.ndarray:
+    """The sound of so much of a session, whose frames come in order, one after another."""
+    frames = list(islice(session.frames(), round(seconds * FPS)))
+    assert all(frame.picture.shape == (64, 64, 3) for frame in frames)
+    assert {b.number - a.number for a, b in pairwise(frames)} == {1}
+    return np.concatenate([frame.sound for frame in frames])
+
+
+def test_a_sentence_pushed_at_once_is_spoken_whole(session: LiveSession) -> None:
+    wave = media.read_audio(EXAMPLES / "speech.wav")[: 2 * SAMPLE_RATE]
+    began = time.monotonic()
+    session.push(wave)
+    heard = taken(session, 3)
+    assert time.monotonic() - began > 2.5  # in real time
+    start = int(np.flatnonzero(heard)[0]) - int(np.flatnonzero(wave)[0])
+    assert np.array_equal(heard[start : start + len(wave)], wave)
+    assert not heard[:start].any()
+    assert not heard[start + len(wave) :].any()
+    pace = session.pace
+    assert pace.waiting_s == 0
+    assert pace.shown >= 75
+    assert pace.busy > 0
+
+
+def test_any_rate_and_shape_and_what_is_no_number(session: LiveSession) -> None:
+    time_s = np.arange(48_000) / 48_000
+    tone = np.sin(2 * np.pi * 440 * time_s)
+    tone[::1000] = np.nan
+    for block in np.array_split(np.stack((tone, tone), axis=1), 37):
+        session.push(block, 48_000)
+    heard = taken(session, 1.6)
+    loud = heard[np.flatnonzero(np.abs(heard) > 0.1)[0] :][: SAMPLE_RATE // 2]
+    assert np.abs(np.fft.rfft(loud)).argmax() == pytest.approx(440 / 2, abs=1)
+    assert np.isfinite(heard).all()
+    assert np.abs(heard).max() <= 1.1
+    for wave, rate in ((np.zeros((2, 2, 2)), 16_000), (np.zeros(5), 10)):
+        with pytest.raises(UsageError, match="cannot be spoken"):
+            session.push(wave, rate)
+    with pytest.raises(UsageError, match="would wait"):
+        session.push(np.zeros(601 * SAMPLE_RATE))
+
+
+def test_an_interrupt_drops_what_waits(session: LiveSession) -> None:
+    session.push(np.full(20 * SAMPLE_RATE, 0.1, np.float32))
+    assert taken(session, 1.2).any()
+    session.interrupt()
+    after = taken(session, 1)
+    assert not after[SAMPLE_RATE // 5 :].any()
+    assert session.pace.waiting_s == 0
+    session.push(np.full(SAMPLE_RATE, 0.1, np.float32))
+    assert taken(session, 1).any()  # and listens again
+
+
+def test_what_is_asked_is_checked_at_once(session: LiveSession) -> None:
+    session.ask("happy@0.5", yaw=5, ease=0.2)
+    with pytest.raises(UsageError, match="no track 'jaw'"):
+        session.ask(jaw=3)
+    with pytest.raises(UsageError, match="out of range"):
+        session.ask(yaw=400)
+    with pytest.raises(UsageError, match="no single emotion"):
+        session.ask("0:happy,2:sad")
+    taken(session, 0.5)
+
+
+def test_a_session_ends_with_its_context_and_a_client_that_leaves_costs_nothing(
+    pipeline: moda.Pipeline,
+) -> None:
+    with pipeline.live(EXAMPLES / "portrait.png", size=64) as session:
+        waiting = threading.Thread(target=lambda: list(session.frames()), daemon=True)
+        waiting.start()
+        time.sleep(0.3)
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert "moda-live" not in [thread.name for thread in threading.enumerate()]
+    assert list(session.frames()) == []
