@@ -1,6 +1,7 @@
 """Videos in: headers, frames at a constant rate, upright pictures, faults."""
 
 import os
+import re
 import subprocess
 from itertools import islice
 from pathlib import Path
@@ -19,6 +20,7 @@ from moda_cli.media import (
     usual_fps,
     write_video,
 )
+from moda_cli.media.ffmpeg import Reading
 
 HEIGHT, WIDTH = 48, 64
 
@@ -135,3 +137,16 @@ def test_frames_come_with_the_moments_they_are_shown_at(
     (tmp_path / "none.mp4").write_bytes(b"\0" * 2000)
     with pytest.raises(InputError, match=r"none\.mp4"):
         list(read_stamped(tmp_path / "none.mp4"))
+
+
+def test_a_log_read_while_it_is_written_keeps_its_lines() -> None:
+    source = ["-f", "lavfi", "-i", "testsrc2=s=16x16:r=25:d=60", "-vf", "showinfo"]
+    command = ["-loglevel", "info", *source, "-f", "framecrc", "pipe:1"]
+    with Reading(command, "a test picture") as run:
+        seen = ""
+        while run.line():
+            assert run.log().startswith(seen)
+            seen = run.log()
+        assert run.end() == 0
+        numbers = [int(row) for row in re.findall(r"showinfo.* n: *(\d+) ", run.log())]
+    assert numbers == list(range(1500))

@@ -104,8 +104,7 @@ def probe_video(path: Path) -> VideoInfo:
             pass
         if not line:
             run.end()
-        run.log.seek(0)
-        header = run.log.read().decode(errors="replace")
+        header = run.log()
     video = re.search(r"^ *Stream #0.*: Video: (?!.*\(attached pic\)).*", header, re.MULTILINE)
     first = re.search(r"showinfo.* pts: *(\S+) .* fmt:(\S+) .* s:\d+x(\d+) ", header)
     tick = re.search(r"showinfo.* config in time_base: (\d+)/(\d+)", header)
@@ -152,7 +151,7 @@ def read_video(
             count += 1
             yield frame
         if count < limit and (run.end() != 0 or count == 0):
-            reason = first_error(run.log)
+            reason = first_error(run.log())
             raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
 
 
@@ -179,7 +178,7 @@ def read_stamped(path: Path) -> Iterator[tuple[Picture, float]]:
                 if at_s > last_s:
                     yield frame, at_s
             if run.end() != 0 or at_s < 0:
-                reason = first_error(run.log)
+                reason = first_error(run.log())
                 raise InputError(f"cannot read {path} as a video: {reason}", hint=VIDEO_HINT)
 
 

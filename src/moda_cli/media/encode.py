@@ -18,7 +18,7 @@ import numpy as np
 from moda_cli.errors import UsageError
 from moda_cli.files import atomic_write, held_beside, remove_abandoned
 from moda_cli.media.credentials import Credentials, sign
-from moda_cli.media.ffmpeg import ffmpeg, first_error
+from moda_cli.media.ffmpeg import ffmpeg, first_error, read_log
 from moda_cli.media.formats import (
     ALPHA_PIXELS,
     CODECS,
@@ -284,7 +284,7 @@ def _run(
         with watch("waiting"):
             status = process.wait()
         if status != 0 and not failed:
-            raise UsageError(f"cannot write {path}: {first_error(log)}")
+            raise UsageError(f"cannot write {path}: {first_error(read_log(log))}")
     return count
 
 

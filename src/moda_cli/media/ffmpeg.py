@@ -1,5 +1,6 @@
 """How ffmpeg is found, given files, read from and understood when it fails."""
 
+import os
 import re
 import select
 import subprocess
@@ -82,12 +83,20 @@ def promised_s(header: str, path: Path, name: str) -> float:
     return duration_s
 
 
-def first_error(log: IO[bytes]) -> str:
+def first_error(log: str) -> str:
     """The line of ffmpeg's log that names the cause; the later ones follow from it."""
-    log.seek(0)
-    lines = (line.strip() for line in log.read().decode(errors="replace").splitlines())
+    lines = (line.strip() for line in log.splitlines())
     errors = [line for line in lines if line and not line.startswith(("Svt[", "x265 ["))]
     return re.sub(r"^(\[[^]]*\] ?)+", "", errors[0]) if errors else "ffmpeg failed"
+
+
+def read_log(log: IO[bytes]) -> str:
+    """What a process that was given this file has written into it so far.
+
+    Its place in the file is the process's too: moved, the next line would be written over another.
+    """
+    number = log.fileno()
+    return os.pread(number, os.fstat(number).st_size, 0).decode(errors="replace")
 
 
 class Reading:
@@ -98,12 +107,12 @@ class Reading:
 
     def __init__(self, arguments: Sequence[str], name: str) -> None:
         self._name = name
-        self.log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
         self._process = subprocess.Popen(
             [*ffmpeg(), "-nostdin", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=self.log,
+            stderr=self._log,
             bufsize=0,
         )
         assert self._process.stdout is not None
@@ -118,7 +127,7 @@ class Reading:
         self._process.kill()
         with suppress(subprocess.TimeoutExpired):  # it waits for a disk that does not answer
             self._process.wait(STALL_S)
-        self.log.close()
+        self._log.close()
 
     def read(self, count: int) -> bytearray:
         """The next bytes, fewer only at the end. Raises InputError where they do not come."""
@@ -146,9 +155,12 @@ class Reading:
             code = self._process.wait(STALL_S)
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
-        self.log.seek(0)
-        _check_not_stopped(code, self._name, self.log.read().decode(errors="replace"))
+        _check_not_stopped(code, self._name, self.log())
         return code
+
+    def log(self) -> str:
+        """What it has said so far."""
+        return read_log(self._log)
 
     def _stalled(self) -> InputError:
         why = f"nothing came of it for {STALL_S:g} s"

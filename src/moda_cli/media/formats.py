@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 from functools import lru_cache
-from io import BytesIO
 from pathlib import Path
 
 from moda_cli.errors import DeviceError, UsageError, did_you_mean
@@ -127,9 +126,11 @@ def check_encoder(codec: str) -> None:
         return
     command = [*ffmpeg(), "-f", "lavfi", "-i", "color=s=256x256:d=0.1", "-pix_fmt", "yuv420p",
                "-c:v", *CODECS[codec][0], "20", "-f", "null", "-"]  # fmt: skip
-    tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    tried = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, check=False, errors="replace"
+    )
     if tried.returncode != 0:
         raise DeviceError(
-            f"the encoder {codec} cannot start: {first_error(BytesIO(tried.stderr))}",
+            f"the encoder {codec} cannot start: {first_error(tried.stderr)}",
             hint=f"it needs an NVIDIA GPU with its driver; --codec {codec[:-6]} needs none",
         )

@@ -8,7 +8,6 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -141,7 +140,7 @@ def _ffmpeg_blocks(path: Path, name: str, warn: Warn) -> Iterator[Block]:
         if run.end():  # what it could mend leaves it at 0
             where = f"{name} is damaged {count / rate:.1f} s from its start"
             raise InputError(f"{where}: {_reason(run)}", hint="export it again")
-        text = _said(run)
+        text = run.log()
         _check_promise(text, promised_s(text, path, name), count / rate, name)
         if ERROR.search(text) or "corrupt" in text:
             reason = _reason(run) if ERROR.search(text) else "a packet is not whole"
@@ -161,7 +160,7 @@ def _start(path: Path, name: str) -> tuple[float, str]:
         while (line := run.line().decode()).startswith("#"):
             if line.startswith("#tb 0: "):
                 clock = Fraction(line.removeprefix("#tb 0: "))
-        header = _said(run)
+        header = run.log()
         if line and not NO_CLOCK.search(header):
             promised_s(header, path, name)
             return float(int(line.split(",")[2]) * clock), CLOCK
@@ -173,14 +172,9 @@ def _start(path: Path, name: str) -> tuple[float, str]:
     raise InputError(f"cannot read {name} as sound: {reason}", hint=SOUND_HINT)
 
 
-def _said(run: Reading) -> str:
-    run.log.seek(0)
-    return run.log.read().decode(errors="replace")
-
-
 def _reason(run: Reading) -> str:
     """The first error in ffmpeg's log."""
-    return first_error(BytesIO("\n".join(ERROR.findall(_said(run))).encode()))
+    return first_error("\n".join(ERROR.findall(run.log())))
 
 
 def _check_promise(text: str, promised: float, seconds: float, name: str) -> None:
