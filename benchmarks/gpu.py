@@ -222,7 +222,7 @@ def motion(bench: Bench) -> Iterator[Row]:
 
     def sampled(forward: Callable[..., Any]) -> Any:
         with torch.cuda.stream(model.stream):
-            velocity = guided_velocity(network, [window], sigmas[:-1], forward)
+            velocity = guided_velocity(network, [window], sigmas, forward)
             return sample_euler(velocity, noise, sigmas)
 
     right = sampled(network)

@@ -75,12 +75,16 @@ class ModelConfig:
     window: int = 80  # frames generated at once
     overlap: int = 16  # frames shared by neighbouring windows
     known: int = 0  # frames at a window's start whose motion it may be told, as `prev`
-    # How this model is sampled unless asked otherwise: steps of the Euler solver, and the noise at
-    # which the last of them begins (None: all are of one size); joint guidance, or the audio's.
+    # How this model is sampled unless asked otherwise: steps of the solver, and the noise at which
+    # the last of them begins (None: all are of one size).
     steps: int = 10
+    second_order: bool = False  # Adams-Bashforth's instead of Euler's
     last_sigma: float | None = 1e-3  # the release's, whose last step has nothing left to do
-    guidance: float | None = 1.2
+    guidance: float | None = 1.2  # joint, or:
     audio_scale: float | None = None
+    # Where the audio's guidance counts: above this noise (arXiv 2404.07724), in the mouth alone.
+    audio_scale_above: float = 0.0
+    audio_scale_mouth: bool = False
     lip_noise: float = 1.0  # of the mouth channels' initial noise: less gives surer lips
 
 

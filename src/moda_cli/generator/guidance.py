@@ -2,22 +2,29 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from moda_cli.config import NO_EMOTION, ModelConfig, SamplerConfig
-from moda_cli.generator.mmdit import MMDiT
+from moda_cli.generator.mmdit import Conditions, MMDiT
 from moda_cli.generator.sampler import Velocity
+from moda_cli.motion import MOTION_DIM, MOUTH_CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One network evaluation of a guided velocity: its weight and the conditions it keeps."""
+    """One network evaluation of a guided velocity: its weight and the conditions it keeps.
+
+    It counts at noise levels from `above` on, and in all channels or the mouth's.
+    """
 
     weight: float
     audio: bool = True
     emotion: bool = True
+    above: float = 0.0
+    mouth: bool = False
 
 
 def guidance_terms(config: SamplerConfig, model: ModelConfig) -> list[Term]:
@@ -25,7 +32,7 @@ def guidance_terms(config: SamplerConfig, model: ModelConfig) -> list[Term]:
 
     Joint, as the release: v_null + S (v_full - v_null). With a per-condition scale, paper Eq. 8:
     v_full + (a - 1)(v_full - v_no_audio) + (e - 1)(v_full - v_no_emotion). What `config` leaves
-    open is the model's.
+    open is the model's, and where the audio's part counts.
     """
     scales = (config.audio_scale, config.emotion_scale)
     joint = config.guidance
@@ -40,10 +47,12 @@ def guidance_terms(config: SamplerConfig, model: ModelConfig) -> list[Term]:
             (config.emotion_scale, 1.0),
         )
     )
+    above, mouth = model.audio_scale_above, model.audio_scale_mouth
     return [
-        Term(1 - audio, audio=False),
+        Term(1 - audio, audio=False, above=above, mouth=mouth),
+        Term(audio - 1, above=above, mouth=mouth),
         Term(1 - emotion, emotion=False),
-        Term(audio + emotion - 1),
+        Term(emotion),
     ]
 
 
@@ -58,24 +67,68 @@ class Window:
     terms: Sequence[Term]  # the guidance
 
 
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """The network evaluations of B windows at some noise levels."""
+
+    at: Tensor  # (E,) the window of each
+    counts: Sequence[int]  # evaluations of each window
+    weight: Tensor  # (E, N, 1 or 70)
+    prev: Tensor
+    given: Conditions
+    adaln: Mapping[float, Tensor]  # by noise level
+
+
 def guided_velocity(
     network: MMDiT,
     windows: Sequence[Window],
     sigmas: Sequence[float],
     forward: Callable[..., Tensor] | None = None,
 ) -> Velocity:
-    """The guided velocity of B windows at these noise levels, all evaluations in one batch.
+    """The guided velocity of B windows at a sampler's noise levels, which end with 0.
 
-    An emotion timeline blends the velocities of its classes. What does not change from step to
-    step is computed here, once. forward: the network's own, or a faster equal.
+    All evaluations of a step are one batch. For a model whose solver is of second order it is what
+    makes an Euler step Adams-Bashforth's: led on from the step before. forward: the network's own,
+    or a faster equal.
     """
     forward = forward or network
-    evaluations = [_evaluations(window) for window in windows]
+    steps = {sigma: after - sigma for sigma, after in pairwise(sigmas)}
+    thresholds = {term.above for window in windows for term in window.terms}
+    alike: dict[tuple[float, ...], list[float]] = {}  # noise levels at which the same terms count
+    for sigma in steps:
+        alike.setdefault(tuple(a for a in thresholds if a <= sigma), []).append(sigma)
+    batches: dict[float, _Batch] = {}
+    for above, levels in alike.items():
+        batches |= dict.fromkeys(levels, _batch(network, windows, levels, above))
+    before: tuple[Tensor, float] | None = None
+
+    def velocity(z: Tensor, sigma: float) -> Tensor:
+        nonlocal before
+        batch, step = batches[sigma], steps[sigma]
+        each = forward(z[batch.at], batch.prev, batch.adaln[sigma], batch.given)
+        own = (batch.weight * each).split(batch.counts)
+        here = torch.stack([evaluated.sum(dim=0) for evaluated in own])
+        led = here + step / before[1] / 2 * (here - before[0]) if before else here
+        if network.config.second_order:
+            before = here, step
+        return led
+
+    return velocity
+
+
+def _batch(
+    network: MMDiT, windows: Sequence[Window], sigmas: Sequence[float], above: Sequence[float]
+) -> _Batch:
+    """The evaluations of the terms with these thresholds, with all that no step changes.
+
+    An emotion timeline blends the velocities of its classes.
+    """
+    evaluations = [_evaluations(window, above) for window in windows]
     counts = [len(own) for own in evaluations]
     kept, labels, weights = zip(*(each for own in evaluations for each in own), strict=True)
     device = windows[0].audio.device
     rows = [row for row, count in enumerate(counts) for _ in range(count)]
-    at = torch.tensor(rows, device=device)  # the window of each evaluation
+    at = torch.tensor(rows, device=device)
 
     heard = torch.stack([window.audio for window in windows])[at]
     keep = torch.tensor(kept, device=device)[:, None, None, None]
@@ -84,23 +137,25 @@ def guided_velocity(
         torch.tensor(labels, device=device),
         torch.stack([window.identity for window in windows])[at],
     )
-    prev = torch.stack([window.prev for window in windows])[at]
-    weight = torch.stack(weights).to(heard)[..., None]  # (evaluations, N, 1)
     timesteps = 1000 * torch.tensor(sigmas, device=device)
-    adaln = dict(zip(sigmas, network.schedule(timesteps, given).unbind(), strict=True))
+    return _Batch(
+        at,
+        counts,
+        torch.stack(torch.broadcast_tensors(*weights)).to(heard),
+        torch.stack([window.prev for window in windows])[at],
+        given,
+        dict(zip(sigmas, network.schedule(timesteps, given).unbind(), strict=True)),
+    )
 
-    def velocity(z: Tensor, sigma: float) -> Tensor:
-        each = weight * forward(z[at], prev, adaln[sigma], given)
-        return torch.stack([own.sum(dim=0) for own in each.split(counts)])
 
-    return velocity
-
-
-def _evaluations(window: Window) -> list[tuple[bool, int, Tensor]]:
-    """A window's network evaluations: audio kept, emotion class, weight (N,)."""
+def _evaluations(window: Window, above: Sequence[float]) -> list[tuple[bool, int, Tensor]]:
+    """A window's network evaluations: audio kept, emotion class, weight (N, 1 or 70)."""
+    mouth = torch.zeros(MOTION_DIM)
+    mouth[list(MOUTH_CHANNELS)] = 1
     weights: dict[tuple[bool, int], Tensor] = {}
     for label, share in window.emotions.items():
-        for term in window.terms:
+        for term in (term for term in window.terms if term.above in above):
             key = (term.audio, label if term.emotion else NO_EMOTION)
-            weights[key] = weights.get(key, torch.zeros_like(share)) + term.weight * share
+            own = term.weight * share[:, None] * (mouth if term.mouth else 1)
+            weights[key] = weights.get(key, torch.zeros(1)) + own
     return [(*key, weight) for key, weight in weights.items() if weight.any()]

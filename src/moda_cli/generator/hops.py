@@ -76,7 +76,7 @@ class HopSampler:
             prev.to(device),
             self._terms,
         )
-        velocity = guided_velocity(model.network, [window], self._sigmas[:-1], model.forward)
+        velocity = guided_velocity(model.network, [window], self._sigmas, model.forward)
         noise, given = self._noise[None].to(device), told[None, 1:].to(device)
         z = noise
         for sigma, after in pairwise(self._sigmas):

@@ -126,6 +126,8 @@ def read_config(directory: Path) -> ModelConfig:
 
 def _is_usable(field: Field[Any], value: Any) -> bool:
     """Whether a number of a config.json is one that its field can have."""
+    if isinstance(field.default, bool):
+        return isinstance(value, bool)
     if isinstance(field.default, int):
         return type(value) is int and value >= least(field.name)
     if isinstance(field.default, str):

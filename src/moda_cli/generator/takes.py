@@ -149,7 +149,7 @@ def _windows(
 
     def velocity_of(going: Sequence[int]) -> Velocity:
         windows = [window_of(number) for number in going]
-        return guided_velocity(model.network, windows, sigmas[:-1], model.forward)
+        return guided_velocity(model.network, windows, sigmas, model.forward)
 
     def draw_noise(number: int) -> Tensor:
         return takes[number].draw_noise().to(device)

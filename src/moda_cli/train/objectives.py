@@ -157,7 +157,7 @@ def sample_motion(network: MMDiT, batch: Batch, seed: int = 0) -> Tensor:
         )
     ]
     sigmas = euler_sigmas(shape.steps, shape.last_sigma)
-    return sample_euler(guided_velocity(network, windows, sigmas[:-1]), noise, sigmas)
+    return sample_euler(guided_velocity(network, windows, sigmas), noise, sigmas)
 
 
 def lip_scores(made: Tensor, true: Tensor, neutral: Tensor) -> Scores:

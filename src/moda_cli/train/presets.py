@@ -17,9 +17,12 @@ MINI = ModelConfig(
     single_stream_depth=2,
     guidance=None,
     audio_scale=3.0,
+    audio_scale_above=0.6,
+    audio_scale_mouth=True,
     lip_noise=0.25,
     known=16,
-    steps=5,
+    steps=7,
+    second_order=True,
     last_sigma=None,
 )
 
