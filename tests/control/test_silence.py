@@ -67,7 +67,7 @@ def test_the_mouth_is_still_between_words(pausing, emotion) -> None:
     silence = Silence(reader(noisy(pausing, 1e-3)))
     made = torch.cat(list(Edits(neutral, Timeline(), RenderConfig(), silence.rest)([motion])))
     before, after = (articulators(each)[:, 0].numpy() * JAW_OPENS for each in (motion, made))
-    assert silence_motion(before, pausing) > 0.001  # distances between the pupils
+    assert silence_motion(before, pausing) > 0.0005  # distances between the pupils
     assert silence_motion(after, pausing) < 0.2 * silence_motion(before, pausing)
     assert abs(after[85:140]).max() < 0.001
     assert after.std() == pytest.approx(before.std(), rel=0.05)  # speech is as it was
