@@ -172,7 +172,7 @@ Steps = Annotated[
     int | None,
     EXPRESSION.number(
         "--steps",
-        "Steps of the Euler solver; default the model's, 5 of mini's and 10 of moda's.",
+        "Steps of the solver; default the model's, 7 of mini's and 10 of moda's.",
         *LIMITS["steps"],
         whole=True,
     ),
