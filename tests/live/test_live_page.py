@@ -42,7 +42,10 @@ PICTURE = "document.querySelector('#face').toDataURL()"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("page")
-    with live_server(folder) as server, playwright.sync_playwright() as driver:
+    with (
+        live_server(folder, "--max-sessions", "4") as server,
+        playwright.sync_playwright() as driver,
+    ):
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         opened = browser.new_page(permissions=["microphone"])
         opened.set_default_timeout(1000 * PATIENCE_S)

@@ -28,7 +28,7 @@ from moda_cli.live.service import Limits, Service, serving
 from moda_cli.live.speaker import Speaker
 from moda_cli.pipeline import Pipeline
 
-WAIT_S = 30.0
+WAIT_S = 60.0
 SOUND = {"type": "sound", "rate": 16_000, "format": "float32"}
 TOKEN = "a-token-that-nobody-guesses"
 
