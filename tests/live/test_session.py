@@ -1,17 +1,21 @@
 """Real time: every frame in order, every sample of the sound, whatever comes and from whom."""
 
+import math
 import threading
 import time
-from itertools import islice, pairwise
+from collections.abc import Iterator
+from itertools import groupby, islice, pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import moda_cli as moda
 from moda_cli import media
 from moda_cli.config import FPS, SAMPLE_RATE
 from moda_cli.errors import UsageError
+from moda_cli.live.fluency import Fluency
 from moda_cli.live.session import LiveSession
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -40,6 +44,7 @@ def test_a_sentence_pushed_at_once_is_spoken_whole(session: LiveSession) -> None
     wave = media.read_audio(EXAMPLES / "speech.wav")[: 2 * SAMPLE_RATE]
     began = time.monotonic()
     session.push(wave)
+    assert session.pace.speaking
     heard = taken(session, 3)
     assert time.monotonic() - began > 2.5  # in real time
     start = int(np.flatnonzero(heard)[0]) - int(np.flatnonzero(wave)[0])
@@ -47,7 +52,7 @@ def test_a_sentence_pushed_at_once_is_spoken_whole(session: LiveSession) -> None
     assert not heard[:start].any()
     assert not heard[start + len(wave) :].any()
     pace = session.pace
-    assert pace.waiting_s == 0
+    assert (pace.waiting_s, pace.speaking) == (0, False)
     assert pace.shown >= 75
     assert pace.busy > 0
 
@@ -76,7 +81,7 @@ def test_an_interrupt_drops_what_waits(session: LiveSession) -> None:
     session.interrupt()
     after = taken(session, 1)
     assert not after[SAMPLE_RATE // 5 :].any()
-    assert session.pace.waiting_s == 0
+    assert (session.pace.waiting_s, session.pace.speaking) == (0, False)
     session.push(np.full(SAMPLE_RATE, 0.1, np.float32))
     assert taken(session, 1).any()  # and listens again
 
@@ -87,7 +92,7 @@ def test_what_is_asked_is_checked_at_once(session: LiveSession) -> None:
         session.ask(jaw=3)
     with pytest.raises(UsageError, match="out of range"):
         session.ask(yaw=400)
-    with pytest.raises(UsageError, match="no single emotion"):
+    with pytest.raises(UsageError, match="unknown emotion"):
         session.ask("0:happy,2:sad")
     taken(session, 0.5)
 
@@ -103,3 +108,56 @@ def test_a_session_ends_with_its_context_and_a_client_that_leaves_costs_nothing(
     assert not waiting.is_alive()
     assert "moda-live" not in [thread.name for thread in threading.enumerate()]
     assert list(session.frames()) == []
+
+
+def runs(chosen: list[bool]) -> list[int]:
+    """How many pictures in a row are left out, each time that any is."""
+    return [len(list(group)) for drawn, group in groupby(chosen) if not drawn]
+
+
+@pytest.mark.parametrize("share", [0.9, 0.75, 0.5, 0.4, 0.34, 0.2, 0.01, -3])
+def test_where_time_is_short_pictures_are_left_out_evenly(share: float) -> None:
+    fluency = Fluency(0.04)
+    fluency.spent(3, 0.09)  # 0.03 s a picture
+    chosen = [drawn for _ in range(100) for drawn in fluency.choose(3, share * 0.09)]
+    kept = max(share, 1 / 6)
+    assert sum(chosen) == pytest.approx(300 * kept, abs=1)
+    assert {1 + run for run in runs(chosen)} <= {math.floor(1 / kept), math.ceil(1 / kept)}
+    assert all(all(fluency.choose(3, 0.09)) for _ in range(5))
+
+
+def test_a_picture_that_takes_seconds_takes_no_more_than_its_part_of_the_time() -> None:
+    fluency = Fluency(0.04)
+    assert all(fluency.choose(3, -1))  # what it costs is not known
+    fluency.spent(3, 6)
+    assert sum(sum(fluency.choose(3, -1)) for _ in range(1000)) == 3000 * 0.04 / 2 // 4
+
+
+def test_a_renderer_that_is_too_slow_shows_every_nth_picture_and_all_the_sound(
+    pipeline: moda.Pipeline,
+) -> None:
+    with pipeline.live(EXAMPLES / "portrait.png", size=64) as session:
+        render = session._face._renderer.render
+
+        def slow(motion: torch.Tensor, gaze: torch.Tensor | None = None) -> Iterator[np.ndarray]:
+            for picture in render(motion, gaze):
+                time.sleep(0.08)  # twice what there is time for
+                yield picture
+
+        session._face._renderer.render = slow
+        wave = media.read_audio(EXAMPLES / "speech.wav")[: 3 * SAMPLE_RATE]
+        session.push(wave)
+        frames = list(islice(session.frames(), 4 * FPS))
+        pace = session.pace
+    heard = np.concatenate([frame.sound for frame in frames])
+    start = int(np.flatnonzero(heard)[0]) - int(np.flatnonzero(wave)[0])
+    assert np.array_equal(heard[start : start + len(wave)], wave)
+    assert [frame.number for frame in frames] == list(range(4 * FPS))
+    assert all(
+        after.drawn or np.array_equal(before.picture, after.picture)
+        for before, after in pairwise(frames)
+    )
+    left_out = runs([frame.drawn for frame in frames])
+    assert pace.left_out >= sum(left_out) > 20
+    assert pace.late_s > 0
+    assert sorted(left_out)[len(left_out) * 9 // 10] <= 12  # whatever else this machine does

@@ -32,7 +32,18 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.E
 CLOSED = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENOTDIR)
 
 
-COMMANDS = ("generate", "ui", "info", "doctor", "download", "eval", "extract", "train", "help")
+COMMANDS = (
+    "generate",
+    "ui",
+    "serve",
+    "info",
+    "doctor",
+    "download",
+    "eval",
+    "extract",
+    "train",
+    "help",
+)
 
 
 class ErrorBoundary(Headings, TyperGroup):

@@ -161,7 +161,9 @@ def _risen(seconds: Tensor, moment: float, ease: float) -> Tensor:
 
 
 def entry_fault(origin: str, reason: str, hint: str = "") -> ModaError:
-    """What is wrong with an entry, as its origin wants it said."""
+    """What is wrong with an entry, as its origin wants it said; without one, as such."""
+    if not origin:
+        return UsageError(reason, hint=hint)
     option = origin.startswith("--")
     error = UsageError if option else InputError
     said = f"{reason} in {origin}" if option else f"{origin}: {reason.removesuffix(',')}"
@@ -172,10 +174,25 @@ def emotion_class(name: str, origin: str) -> int:
     """The number of an emotion's class. Raises UsageError, or InputError where a file names it."""
     name = EMOTION_ALIASES.get(name.strip().lower(), name.strip().lower())
     if name not in EMOTIONS:
-        hint = f"it is one of {', '.join(EMOTIONS)}, or a timeline such as 0:neutral,2.5:happy@0.8"
-        meant = did_you_mean(name, (*EMOTIONS, *EMOTION_ALIASES, AUTO), hint)
+        hint = f"it is one of {', '.join(EMOTIONS)}"
+        if origin:
+            hint += ", or a timeline such as 0:neutral,2.5:happy@0.8"
+        meant = did_you_mean(name, (*EMOTIONS, *EMOTION_ALIASES, *([AUTO] if origin else [])), hint)
         raise entry_fault(origin, f"unknown emotion {name!r}", meant)
     return EMOTIONS.index(name)
+
+
+def parse_single_emotion(text: str) -> tuple[int, float]:
+    """The class and intensity of `happy@0.5`. Raises UsageError."""
+    name, marked, intensity = text.partition("@")
+    label = emotion_class(name, "")
+    try:
+        amount = float(intensity) if marked else 1.0
+    except ValueError:
+        amount = math.nan
+    if not 0 <= amount <= 1:
+        raise UsageError(f"intensity {intensity!r} is not in 0-1", hint="write it as happy@0.8")
+    return label, amount
 
 
 @lru_cache  # an option is checked, then resolved, and a batch asks the same of every clip

@@ -1,7 +1,7 @@
 """A portrait that speaks a sound hop by hop. It knows no clock: the same hops, the same frames."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ class LiveFrame:
     number: int  # from the session's first
     picture: Picture  # (H, W, 3) uint8 RGB
     sound: Wave  # (640,) at 16 kHz
+    drawn: bool = True  # False: the picture of the frame before, there was no time for another
 
 
 class LiveFace:
@@ -55,6 +56,7 @@ class LiveFace:
         self._sampler = HopSampler(model, SamplerConfig(seed=seed), hop)
         self._mel = LiveMel(shape.known + hop.ahead)
         self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
+        self._sound: Wave = np.zeros(0, np.float32)  # of the frames that were made last
         self._timeline = parse_emotion(emotion)
         if self._timeline.auto:
             hint = "name the emotions, now and while it runs"
@@ -63,34 +65,42 @@ class LiveFace:
         self.made = 0  # frames
         self._last = next(renderer.render(self._neutral[None]))
 
-    def advance(self, wave: Wave, undrawn: int = 0) -> list[LiveFrame]:
-        """The next frames, of the sound before and of `wave` (hop.new * 640,).
+    def advance(self, wave: Wave) -> list[LiveFrame]:
+        """The next frames, of the sound before and of `wave` (hop.new * 640,)."""
+        self.hear(wave)
+        return self.draw([True] * self.hop.new)
 
-        The first `undrawn` of them repeat the picture before: there is no time to draw them.
-        """
+    def hear(self, wave: Wave) -> None:
+        """Make the motion of the next frames; `draw` shows them."""
         self._mel.push(wave)
-        heard = np.concatenate((self._late, wave))
         new, window = self.hop.new, self._sampler.window
         first = self.made - (window - new - self.hop.ahead)
         shares = self._timeline.emotion_shares(first, window)
         motion = self._sampler.step(self._mel.last(window), shares)
         self._motion = torch.cat((self._motion, motion))[-KEPT:]
-        self.made, self._late = self.made + new, heard[new * SAMPLES_PER_FRAME :]
-        return self._drawn(new, heard[: new * SAMPLES_PER_FRAME], undrawn)
+        heard = np.concatenate((self._late, wave))
+        self.made += new
+        self._sound, self._late = np.split(heard, [new * SAMPLES_PER_FRAME])
 
-    def _drawn(self, count: int, sound: Wave, undrawn: int = 0) -> list[LiveFrame]:
+    def draw(self, wanted: Sequence[bool]) -> list[LiveFrame]:
+        """The frames of what was heard last; what is not wanted repeats the picture before it."""
+        return self._drawn(self._sound, wanted)
+
+    def _drawn(self, sound: Wave, wanted: Sequence[bool]) -> list[LiveFrame]:
         """The last frames that were made, as the timeline has them now."""
-        start = self.made - count
-        motion = Edits(self._neutral, self._timeline, RenderConfig()).at_once(
-            self._motion[-count:], start
-        )[undrawn:]
-        seconds = torch.arange(start + undrawn, self.made).double() / FPS
-        drawn = self._renderer.render(motion, self._timeline.gaze(seconds))
-        pictures = [self._last] * undrawn + list(drawn)
-        self._last = pictures[-1]
-        sounds = sound.reshape(count, SAMPLES_PER_FRAME)
-        rows = zip(range(start, self.made), pictures, sounds, strict=True)
-        return [LiveFrame(*row) for row in rows]
+        count = len(wanted)
+        start, rows = self.made - count, torch.tensor(wanted)
+        edits = Edits(self._neutral, self._timeline, RenderConfig())
+        motion = edits.at_once(self._motion[-count:], start)[rows]
+        seconds = torch.arange(start, self.made)[rows].double() / FPS
+        pictures = (
+            self._renderer.render(motion, self._timeline.gaze(seconds)) if any(wanted) else ()
+        )
+        drawn, frames = iter(pictures), []
+        for row, heard in enumerate(sound.reshape(count, SAMPLES_PER_FRAME)):
+            self._last = next(drawn) if wanted[row] else self._last
+            frames.append(LiveFrame(start + row, self._last, heard, wanted[row]))
+        return frames
 
     def ask(self, at: int, values: Mapping[str, Any], ease: float | None = None) -> None:
         """From frame `at` on, values of a timeline's tracks, as `Entry` holds them."""
@@ -109,7 +119,8 @@ class LiveFace:
         begins = (shown + 0.5) / FPS  # changes are centred: it is done in three frames
         ends = self.made / FPS + SHUT_S
         self._add(Entry(begins, {"idle": 1.0}, "interrupt", until=ends, ease=CLOSES_S))
-        return self._drawn(count, np.zeros(count * SAMPLES_PER_FRAME, np.float32)) if count else []
+        quiet = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
+        return self._drawn(quiet, [True] * count) if count else []
 
     def _add(self, entry: Entry) -> None:
         """Put an entry on the timeline; what no longer shows goes."""

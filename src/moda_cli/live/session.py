@@ -2,14 +2,13 @@
 
 Sound waits in a queue until its time comes; of a stream a little is held back, so that blocks may
 come unevenly. A hop's frames are made once its sound is there and are due a constant delay later:
-on a machine that is too slow pictures are left out, never sound, and the two stay in step.
+on a machine that is too slow pictures are left out, evenly, never sound, and the two stay in step.
 """
 
-import math
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -18,17 +17,31 @@ import soxr
 from numpy.typing import NDArray
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.control.timeline import TRACKS, parse_emotion
+from moda_cli.control.timeline import TRACKS, parse_single_emotion
 from moda_cli.errors import UsageError, did_you_mean
 from moda_cli.live.face import LiveFace, LiveFrame
+from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
 WORK_S = 0.06  # for a hop's frames to be made
 SMOOTHED = 0.05  # share of the last hop in how busy it is
-LATE_S = 1 / FPS  # a picture that is later is left out
+LATE_S = 1 / FPS  # pictures are left out so that none is later
 LONGEST_S = 600.0  # of sound that waits
 RATES = (4000, 192_000)  # Hz
+
+
+def checked_tracks(given: Mapping[str, float]) -> dict[str, float]:
+    """Values of a timeline's tracks by name. Raises UsageError for those that cannot be asked."""
+    for name, value in given.items():
+        if name not in TRACKS or name == "smooth":
+            known = [track for track in TRACKS if track != "smooth"]
+            hint = did_you_mean(name, known, f"it is one of {', '.join(known)}")
+            raise UsageError(f"there is no track {name!r}", hint=hint)
+        if not TRACKS[name].low <= value <= TRACKS[name].high:
+            limits = f"{TRACKS[name].low:g} to {TRACKS[name].high:g}"
+            raise UsageError(f"{name} {value:g} is out of range", hint=f"it is {limits}")
+    return {name: float(value) for name, value in given.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +49,11 @@ class Pace:
     """How a session keeps up."""
 
     delay_s: float  # from a sound's time to the frame that shows it
+    late_s: float  # how much more it was for the last frame
     shown: int  # frames
-    left_out: int  # pictures that came too late
+    left_out: int  # pictures that there was no time for
     waiting_s: float  # of sound
+    speaking: bool  # some of the sound that was pushed is still to come
     busy: float  # the share of its time that a hop takes; above 1 it is too slow
 
 
@@ -55,13 +70,14 @@ class LiveSession:
         self._waiting: deque[Wave] = deque()  # sound whose time has not come
         self._count = 0  # samples of it
         self._speaking = False  # the last hop ended within a stream
+        self._spoken = 0  # the frame with which all sound that was taken will have been shown
         self._resampler: tuple[int, soxr.ResampleStream] | None = None
         self._last_push = 0.0
         self._asked: list[tuple[dict[str, Any], float | None]] = []
         self._cut = False
         self._ready: deque[LiveFrame] = deque()
         self._shown = self._left_out = 0
-        self._busy = 0.0
+        self._busy = self._late_s = 0.0
         self._failed: BaseException | None = None
         self._over = False
         self._began = time.monotonic()
@@ -78,7 +94,9 @@ class LiveSession:
         """How it keeps up."""
         with self._lock:
             waiting = self._count / SAMPLE_RATE
-            return Pace(self.delay_s, self._shown, self._left_out, waiting, self._busy)
+            speaking = self._count > 0 or self._shown < self._spoken
+            counts = self._shown, self._left_out
+            return Pace(self.delay_s, self._late_s, *counts, waiting, speaking, self._busy)
 
     def push(self, wave: NDArray[np.floating], rate: int = SAMPLE_RATE) -> None:
         """Sound (n,) or (n, channels) in [-1, 1], spoken as soon as what was pushed before is.
@@ -86,7 +104,8 @@ class LiveSession:
         What is no number counts as silence. Raises UsageError for another shape or rate, and
         where more than LONGEST_S would wait.
         """
-        mono = np.asarray(wave, np.float32)
+        mono = np.nan_to_num(np.asarray(wave, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
+        mono = np.clip(mono, -1, 1)
         if mono.ndim == 2:
             mono = mono.mean(axis=1)
         if mono.ndim != 1 or not RATES[0] <= rate <= RATES[1]:
@@ -94,7 +113,6 @@ class LiveSession:
                 f"sound of shape {np.shape(wave)} at {rate} Hz cannot be spoken",
                 hint=f"push (n,) or (n, channels) at {RATES[0]} to {RATES[1]} Hz",
             )
-        mono = np.clip(np.nan_to_num(mono, nan=0.0, posinf=1.0, neginf=-1.0), -1, 1)
         with self._lock:
             if rate != SAMPLE_RATE:
                 if self._resampler is None or self._resampler[0] != rate:
@@ -112,7 +130,7 @@ class LiveSession:
         """Stop speaking: drop all sound that waits and close the mouth within three frames."""
         with self._lock:
             self._waiting.clear()
-            self._count, self._speaking, self._resampler = 0, False, None
+            self._count, self._speaking, self._resampler, self._spoken = 0, False, None, 0
             self._cut = True
             self._lock.notify_all()
 
@@ -121,21 +139,9 @@ class LiveSession:
 
         ease: seconds that the change takes. Raises UsageError.
         """
-        values: dict[str, Any] = {}
-        for name, value in tracks.items():
-            if name not in TRACKS or name == "smooth":
-                known = [track for track in TRACKS if track != "smooth"]
-                raise UsageError(f"there is no track {name!r}", hint=did_you_mean(name, known, ""))
-            if not TRACKS[name].low <= value <= TRACKS[name].high:
-                limits = f"{TRACKS[name].low:g} to {TRACKS[name].high:g}"
-                raise UsageError(f"{name} {value:g} is out of range", hint=f"it is {limits}")
-            values[name] = float(value)
+        values: dict[str, Any] = checked_tracks(tracks)
         if emotion is not None:
-            entries = parse_emotion(emotion).entries
-            if len(entries) != 1:
-                hint = "ask again when it is to change"
-                raise UsageError(f"{emotion!r} is no single emotion", hint=hint)
-            values |= entries[0].values
+            values["emotion"] = parse_single_emotion(emotion)
         with self._lock:
             self._asked.append((values, ease))
 
@@ -154,6 +160,7 @@ class LiveSession:
                     return
                 frame = self._ready.popleft()
                 self._shown = frame.number + 1
+                self._late_s = time.monotonic() - self._due(frame.number)
             yield frame
 
     def _is_due(self, frame: LiveFrame) -> bool:
@@ -177,15 +184,19 @@ class LiveSession:
 
     def _work(self) -> None:
         try:
+            fluency = Fluency(1 / FPS)
             while (wave := self._next_hop()) is not None:
-                began = time.monotonic()
-                late = began - self._due(self._face.made)
-                undrawn = min(self._face.hop.new, max(0, math.ceil((late - LATE_S) * FPS)))
-                frames = self._face.advance(wave, undrawn)
-                busy = (time.monotonic() - began) / self._hop_s
+                began, due = time.monotonic(), self._due(self._face.made)
+                self._face.hear(wave)
+                heard = time.monotonic()
+                wanted = fluency.choose(self._face.hop.new, due + LATE_S - heard)
+                frames = self._face.draw(wanted)
+                drawn = time.monotonic()
+                fluency.spent(sum(wanted), drawn - heard)
+                busy = (drawn - began) / self._hop_s
                 with self._lock:
                     self._busy += SMOOTHED * (busy - self._busy)
-                    self._left_out += undrawn
+                    self._left_out += len(wanted) - sum(wanted)
                     self._ready.extend(frames)
                     self._lock.notify_all()
         except BaseException as error:
@@ -230,6 +241,8 @@ class LiveSession:
                 self._waiting.appendleft(block[missing:])
             missing -= len(parts[-1])
         self._count -= taken
+        if taken:
+            self._spoken = self._face.made + self._face.hop.new + self._face.hop.ahead
         silence = (needed - taken, 0) if not self._speaking else (0, needed - taken)
         self._speaking = taken == needed or (taken > 0 and not self._speaking)
         return np.pad(np.concatenate(parts), silence)
