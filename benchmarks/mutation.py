@@ -157,7 +157,7 @@ def imported(path: Path) -> frozenset[Path]:
 
 
 def tests_of(module: Path) -> list[Path]:
-    """The test files that import it, nearest first; its own folder's before others."""
+    """The test files that import it: its own first, then the nearest and those most alike."""
     mirrored = ROOT / "tests" / module.relative_to(ROOT / "src" / "moda_cli").parent
     reached = []
     for test in sorted((ROOT / "tests").rglob("test_*.py")):
@@ -167,8 +167,10 @@ def tests_of(module: Path) -> list[Path]:
             distance += 1
         if module in near:
             own = test.parent == mirrored
+            words = set(test.stem.split("_")) & set(module.stem.split("_"))
             named = test.stem == f"test_{module.stem}"
-            reached.append((distance, not named, not own, test.stat().st_size, test))
+            size = test.stat().st_size
+            reached.append((not named, distance, not own, -len(words), size, test))
     return [row[-1] for row in sorted(reached)]
 
 
