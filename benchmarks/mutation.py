@@ -38,6 +38,7 @@ COPIED = ("src", "tests", "examples", "benchmarks", "docs", "weights.toml", "pyp
           "README.md", "SECURITY.md", "CONTRIBUTING.md", "constraints.txt", ".ci")  # fmt: skip
 REACH = 3  # imports between a test file and the module
 TIMES, PLUS_S = 4, 30  # processor time allowed with a fault, by that without
+UNKNOWN_S = 300  # where that is not known yet
 PRELOADED = ("torch", "cv2", "hypothesis", "scipy.signal", "soundfile", "safetensors.torch",
              "PIL.Image", "typer.testing")  # fmt: skip
 STUCK_S = 600  # by the clock: a test that waits so long for nothing hangs, which is a failure
@@ -210,37 +211,36 @@ class Copy:
         failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
         return (failed[0][:160] if failed else f"exit {code} of {test}"), used_s
 
-    def clean_s(self, test: str) -> float | None:
-        """Processor time of a test file without a fault; None if it fails so."""
-        if test not in self.clean:
-            failed, used = self.run(test)
-            self.clean[test] = None if failed else round(used, 1)
-            self.keep(clean=test, used_s=self.clean[test], failed=failed)
-        return self.clean[test]
-
     def hunt(self, fault: Fault, most_s: float) -> tuple[str, str]:
         """found, alive or `no test`; and the test that found it, or how many did not.
 
-        Test files are added, nearest first, until they use `most_s` of a processor when clean.
+        The first test file always runs, others as long as all of them use at most `most_s` of a
+        processor when clean.
         """
         tests = [str(path.relative_to(ROOT)) for path in tests_of(ROOT / fault.path)]
         place = self.folder / fault.path
         whole, spent, tried = place.read_bytes(), 0.0, 0
         for test in tests:
-            clean_s = self.clean_s(test)
-            if clean_s is None:
+            clean_s = self.clean.get(test, 0.0)  # unknown: run, and measured by that
+            if clean_s is None or (tried and spent + clean_s > most_s):
                 continue
-            spent += clean_s
-            if tried and spent > most_s:
-                break
-            tried += 1
+            limit_s = int(TIMES * clean_s + PLUS_S) if clean_s else UNKNOWN_S
             place.write_bytes(fault.planted(whole))
             try:
-                failed, _ = self.run(test, int(TIMES * clean_s + PLUS_S))
+                failed, used_s = self.run(test, limit_s)
             finally:
                 place.write_bytes(whole)
+            if test not in self.clean:
+                fails, used_s = self.run(test) if failed else ("", used_s)
+                self.clean[test] = None if fails else round(used_s, 1)
+                self.keep(clean=test, used_s=self.clean[test], failed=fails)
+                if fails:
+                    continue
             if failed:
                 return "found", failed
+            tried, spent = tried + 1, spent + (self.clean[test] or 0)
+            if spent >= most_s:
+                break
         return ("alive", f"{tried} of {len(tests)} files") if tried else ("no test", "")
 
 
@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("packages", nargs="+", help="of moda_cli, or modules such as train/alse")
     parser.add_argument("--sample", type=int, default=60, help="faults of them all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--most", type=float, default=120, help="s of a processor for clean tests")
+    parser.add_argument("--most", type=float, default=60, help="s of a processor for clean tests")
     parser.add_argument("--out", type=Path, help="a JSON line a fault; goes on where it ended")
     parser.add_argument("--alive", action="store_true", help="those not found before once more")
     args = parser.parse_args()
