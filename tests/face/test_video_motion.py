@@ -242,3 +242,12 @@ def test_a_portrait_does_what_a_real_face_does(name: str, tmp_path: Path, look: 
     assert not {part: found[part] for part, value in least.items() if found[part] < value}
     units = decode((driven.motion - driven.neutral)[:, EXPRESSION])
     assert (units[:, 0].abs() < 6).any()  # it shuts its mouth
+
+
+@pytest.mark.parametrize("fps", [25, 100])
+def test_how_many_frames_are_to_come_is_told_while_watching(tmp_path: Path, fps: float) -> None:
+    told: list[tuple[int, int | None]] = []
+    watch(saved(tmp_path / "a.mkv", drawn(asked(12)), fps), None, lambda *row: told.append(row))
+    done, expected = told[-1]
+    assert [row[0] for row in told] == list(range(1, done + 1))
+    assert expected == pytest.approx(done, abs=1)
