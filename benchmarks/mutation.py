@@ -158,8 +158,10 @@ def imported(path: Path) -> frozenset[Path]:
 
 
 def tests_of(module: Path) -> list[Path]:
-    """The test files that import it: its own first, then the nearest and those most alike."""
+    """The test files that import it: the one of its name, its folder's, then others."""
     mirrored = ROOT / "tests" / module.relative_to(ROOT / "src" / "moda_cli").parent
+    while not mirrored.is_dir():
+        mirrored = mirrored.parent
     reached = []
     for test in sorted((ROOT / "tests").rglob("test_*.py")):
         near, distance = {test}, 0
@@ -171,7 +173,7 @@ def tests_of(module: Path) -> list[Path]:
             words = set(test.stem.split("_")) & set(module.stem.split("_"))
             named = test.stem == f"test_{module.stem}"
             size = test.stat().st_size
-            reached.append((not named, distance, not own, -len(words), size, test))
+            reached.append((not named, not own, distance, -len(words), size, test))
     return [row[-1] for row in sorted(reached)]
 
 
