@@ -220,6 +220,9 @@ class Copy:
         processor when clean.
         """
         tests = [str(path.relative_to(ROOT)) for path in tests_of(ROOT / fault.path)]
+        own = f"test_{Path(fault.path).name}"
+        slow = {test for test in tests if (self.clean.get(test) or 0) > most_s / 2}
+        tests.sort(key=lambda test: (Path(test).name != own, test in slow))
         place = self.folder / fault.path
         whole, spent, tried = place.read_bytes(), 0.0, 0
         for test in tests:
