@@ -17,6 +17,7 @@ from moda_cli.face.candidates import find_candidates
 from moda_cli.face.landmarks import Points
 from moda_cli.face.mediapipe import detector_state, mesh_state
 from moda_cli.face.mesh import FOLDER, Mesh, fit_mesh, head_angles, mean_mesh, networks
+from moda_cli.face.mesh_motion import MEASURES, measure_face
 from moda_cli.face.search import find_faces
 from moda_cli.media.pictures import read_image
 from moda_cli.weights.tflite import Graph
@@ -229,3 +230,20 @@ def test_what_only_looks_like_a_face_is_none() -> None:
 def test_degenerate_pictures_have_no_face() -> None:
     for shape in ((1, 1, 3), (8, 400, 3), (64, 64, 3), (300, 2, 3)):
         assert not find_candidates(np.full(shape, 127, np.uint8))
+
+
+def test_a_mirrored_face_measures_the_same_mirrored() -> None:
+    """Every index of a point on one side has its counterpart on the other."""
+    mean, flipped = mean_mesh(), np.array([-1.0, 1, 1])
+    away = np.linalg.norm((mean * flipped)[:, None] - mean, axis=-1)
+    other = away.argmin(axis=1)
+    assert away.min(axis=1).max() < 1e-3
+    face = 100 * (mean + np.random.default_rng(0).normal(0, 0.03, mean.shape))
+    one, two = (
+        dict(zip(MEASURES, measure_face(mesh), strict=True))
+        for mesh in (face, (face * flipped)[other])
+    )
+    one["eye_a"], one["eye_b"] = one["eye_b"], one["eye_a"]
+    for name in ("look_x", "yaw", "roll"):
+        one[name] = -one[name]
+    assert two == pytest.approx(one, abs=1e-3)
