@@ -18,7 +18,7 @@ from moda_cli.face.candidates import find_candidates
 from moda_cli.face.landmarks import Points
 from moda_cli.face.mediapipe import detector_state, mesh_state
 from moda_cli.face.mesh import FOLDER, Mesh, fit_mesh, head_angles, mean_mesh, networks
-from moda_cli.face.mesh_motion import MEASURES, measure_face
+from moda_cli.face.mesh_motion import EYES, MEASURES, measure_face, rest_measures
 from moda_cli.face.search import find_faces
 from moda_cli.media.pictures import read_image
 from moda_cli.weights.tflite import Graph
@@ -260,3 +260,12 @@ def test_a_mirrored_face_measures_the_same_mirrored() -> None:
     for name in ("look_x", "yaw", "roll"):
         one[name] = -one[name]
     assert two == pytest.approx(one, abs=1e-3)
+
+
+def test_a_face_is_not_at_rest_while_its_eyes_are_shut() -> None:
+    measures = np.zeros((100, len(MEASURES)))
+    measures[:, EYES], measures[:, MEASURES.index("gap")] = 0.2, 0.1
+    measures[40:60, EYES], measures[40:60, MEASURES.index("gap")] = 0.01, 0
+    frames, rest = rest_measures(measures)
+    assert not ((frames >= 40) & (frames < 60)).any()
+    np.testing.assert_allclose(rest, measures[0])
