@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from by_rule import GOLDEN
-from moda_cli.face.crops import crop_image, halve, limit_picture, portrait_crop
+from moda_cli.face.crops import crop_image, halve, limit_picture, portrait_crop, warp
 
 CROPS = load_file(GOLDEN / "lp_crop.safetensors")
 
@@ -97,6 +97,21 @@ def test_a_crop_samples_the_picture_at_its_matrix() -> None:
     outside = ((at < -1) | (at > [500, 400])).any(axis=-1)
     assert outside.any()
     assert not crop[outside].any()
+
+
+@pytest.mark.parametrize("zoom", [0.1, 0.35, 0.9])
+def test_a_reduced_crop_is_where_its_matrix_says(zoom: float) -> None:
+    y, x = np.mgrid[:640, :800]
+    picture = np.dstack((x, y, y)) / 4
+    turn = zoom * np.array([[0.8, 0.6], [-0.6, 0.8]])
+    matrix = np.column_stack((turn, [20, 15] - turn @ [400, 300]))
+    crop = warp(picture.round().astype(np.uint8), matrix, (40, 30))
+    there = np.dstack(np.meshgrid(np.arange(40), np.arange(30))) - matrix[:, 2]
+    at = there @ np.linalg.inv(turn).T
+    inside = ((at > 20) & (at < [780, 620])).all(axis=-1)
+    off = (crop[..., :2] * 4.0 - at)[inside]
+    assert inside.mean() > 0.5
+    assert np.abs(off.mean(axis=0)).max() < 0.6  # pixels of the picture
 
 
 def test_halving_averages_blocks() -> None:

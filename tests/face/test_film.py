@@ -13,7 +13,7 @@ from moda_cli.api import Pipeline
 from moda_cli.checks import resolve
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.errors import InputError, UsageError
-from moda_cli.face.film import Faces, find_portrait
+from moda_cli.face.film import Faces, find_portrait, first_face
 from moda_cli.face.mesh import Mesh, mean_mesh
 from moda_cli.face.steady import EASE_S, Steady, steadied
 from moda_cli.face.track import Sight
@@ -145,6 +145,15 @@ def test_the_face_may_come_later(pipeline: Pipeline, folder: Path) -> None:
     assert all(same[:9])
     assert not any(same[14:])
     assert find_portrait(ClipConfig(path, SPEECH, Path("-")), folder).iod > 20
+
+
+def test_a_face_is_looked_for_every_fifth_of_a_second(folder: Path) -> None:
+    frames = [np.full_like(frame, 60) if k < 7 else frame for k, frame in enumerate(talker()[:20])]
+    path = film(folder / "seventh.mp4", frames)
+    number, _, face = first_face(ClipConfig(path, SPEECH, Path("-")), 25, folder)
+    shown = int(np.ceil(7 * 25 / FPS))
+    assert number == shown + -shown % 5  # of a frame each 0.04 s
+    assert face.iod > 20
 
 
 def test_of_two_faces_the_one_that_is_named_speaks(pipeline: Pipeline, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,10 @@ from face_by_rule import save_landmarks
 from liveportrait_by_rule import by_rule, facing_state
 from moda_cli.config import ClipConfig, RenderConfig
 from moda_cli.face import kept as portrait_cache
+from moda_cli.face.candidates import find_candidates
 from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtractor
 from moda_cli.face.kept import candidates_once
+from moda_cli.face.landmarks import FaceLandmarks
 from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.face.portrait import Portrait, read_portrait
 from moda_cli.media.pictures import read_image
@@ -81,6 +84,14 @@ def test_a_portrait_is_looked_at_once(look: Looks) -> None:
     smaller, ran = look(replace(look.clip, render=RenderConfig(size=256)))
     assert ran == 0  # the networks see the same whatever the size of the video
     assert torch.equal(first.feature_volume, smaller.feature_volume)
+
+
+@pytest.mark.parametrize("render", [{"full_frame": False, "size": 256}, {"aspect": "9:16"}])
+def test_the_face_is_where_a_released_frame_shows_it(look: Looks, render: dict[str, Any]) -> None:
+    shown, _ = look(replace(look.clip, render=RenderConfig(**render)))
+    (again,) = find_candidates(shown.picture)
+    off = FaceLandmarks(again.mesh.points).pupils - shown.face.pupils
+    assert np.abs(off).max() < 0.05 * shown.face.iod
 
 
 def test_another_view_or_other_networks_are_looked_at_anew(look: Looks) -> None:

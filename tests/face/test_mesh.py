@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
+from moda_cli.face.attention_mesh import LEFT_EYE, LIPS, RIGHT_EYE
 from moda_cli.face.blazeface import detect, merge
 from moda_cli.face.candidates import find_candidates
 from moda_cli.face.landmarks import Points
 from moda_cli.face.mediapipe import detector_state, mesh_state
 from moda_cli.face.mesh import FOLDER, Mesh, fit_mesh, head_angles, mean_mesh, networks
+from moda_cli.face.mesh_motion import EYES, MEASURES, measure_face, rest_measures
 from moda_cli.face.search import find_faces
 from moda_cli.media.pictures import read_image
 from moda_cli.weights.tflite import Graph
@@ -229,3 +231,41 @@ def test_what_only_looks_like_a_face_is_none() -> None:
 def test_degenerate_pictures_have_no_face() -> None:
     for shape in ((1, 1, 3), (8, 400, 3), (64, 64, 3), (300, 2, 3)):
         assert not find_candidates(np.full(shape, 127, np.uint8))
+
+
+def mirrored() -> NDArray[np.int_]:
+    """For each point of a mesh the one in its place on the other side (478,)."""
+    mean = mean_mesh()
+    away = np.linalg.norm((mean * [-1, 1, 1])[:, None] - mean, axis=-1)
+    assert away.min(axis=1).max() < 1e-3
+    return away.argmin(axis=1)
+
+
+def test_what_is_measured_again_is_one_side_and_its_mirrored_other() -> None:
+    other = mirrored()
+    assert tuple(other[list(LEFT_EYE)]) == RIGHT_EYE
+    assert sorted(other[list(LIPS)]) == sorted(LIPS)
+    assert {len(set(part)) for part in (LEFT_EYE, RIGHT_EYE)} == {71}
+
+
+def test_a_mirrored_face_measures_the_same_mirrored() -> None:
+    """Every index of a point on one side has its counterpart on the other."""
+    mean, flipped = mean_mesh(), np.array([-1.0, 1, 1])
+    face = 100 * (mean + np.random.default_rng(0).normal(0, 0.03, mean.shape))
+    one, two = (
+        dict(zip(MEASURES, measure_face(mesh), strict=True))
+        for mesh in (face, (face * flipped)[mirrored()])
+    )
+    one["eye_a"], one["eye_b"] = one["eye_b"], one["eye_a"]
+    for name in ("look_x", "yaw", "roll"):
+        one[name] = -one[name]
+    assert two == pytest.approx(one, abs=1e-3)
+
+
+def test_a_face_is_not_at_rest_while_its_eyes_are_shut() -> None:
+    measures = np.zeros((100, len(MEASURES)))
+    measures[:, EYES], measures[:, MEASURES.index("gap")] = 0.2, 0.1
+    measures[40:60, EYES], measures[40:60, MEASURES.index("gap")] = 0.01, 0
+    frames, rest = rest_measures(measures)
+    assert not ((frames >= 40) & (frames < 60)).any()
+    np.testing.assert_allclose(rest, measures[0])

@@ -24,7 +24,7 @@ from moda_cli.face.extractors import AppearanceExtractor, Extractors, MotionExtr
 from moda_cli.face.landmarks203 import LandmarkNetwork
 from moda_cli.face.mesh_motion import rest_measures
 from moda_cli.face.track import FaceTracker
-from moda_cli.face.video_motion import Looks, by_extractor, watch
+from moda_cli.face.video_motion import Looks, Seen, at_25_fps, by_extractor, watch
 from moda_cli.media.pictures import Picture
 from moda_cli.motion import EXPRESSION, Recording, decode, load_motion, save_motion
 from moda_cli.weights.renames.liveportrait import MOTION, liveportrait_state
@@ -242,3 +242,24 @@ def test_a_portrait_does_what_a_real_face_does(name: str, tmp_path: Path, look: 
     assert not {part: found[part] for part, value in least.items() if found[part] < value}
     units = decode((driven.motion - driven.neutral)[:, EXPRESSION])
     assert (units[:, 0].abs() < 6).any()  # it shuts its mouth
+
+
+@pytest.mark.parametrize("fps", [25, 100])
+def test_how_many_frames_are_to_come_is_told_while_watching(tmp_path: Path, fps: float) -> None:
+    told: list[tuple[int, int | None]] = []
+    watch(saved(tmp_path / "a.mkv", drawn(asked(12)), fps), None, lambda *row: told.append(row))
+    done, expected = told[-1]
+    assert [row[0] for row in told] == list(range(1, done + 1))
+    assert expected == pytest.approx(done, abs=1)
+
+
+@pytest.mark.parametrize("fps", [6, 10, 24])
+def test_whose_a_moment_is_says_the_frame_that_is_shown(fps: int) -> None:
+    person = np.repeat([0, 1, -1, 1, 0], [2, 3, 2 * fps, 2, 1])  # away too long to be bridged
+    seen = Seen(np.arange(len(person)) / fps, person, np.zeros((0,)), np.zeros((0,)))
+    values = torch.arange(len(person))[:, None].double()
+    made, whose = at_25_fps(values, seen)
+    moments = np.arange(len(whose)) / 25
+    np.testing.assert_array_equal(whose, person[(moments * fps + 1e-6).astype(int)])
+    inside = (moments * fps <= 1) | ((moments * fps >= 2) & (moments * fps <= 4))
+    np.testing.assert_allclose(made[inside, 0], moments[inside] * fps, atol=1e-6)

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from moda_cli.media.figures import LABEL_HEIGHT, SHEET_WIDTH, contact_sheet, plot_motion
+from moda_cli.media.figures import (
+    FAINT,
+    LABEL_HEIGHT,
+    PANEL_HEIGHT,
+    SHEET_WIDTH,
+    contact_sheet,
+    plot_motion,
+)
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, encode
 
 
@@ -51,6 +58,19 @@ def test_every_channel_is_drawn(channel: int) -> None:
     changed = np.flatnonzero(np.abs(before - after).max(axis=(1, 2)) > 60)
     assert len(changed) > 60  # a curve
     assert changed.max() - changed.min() < 200  # in one panel
+
+
+def test_ticks_go_up_from_the_line_of_zero() -> None:
+    values = torch.full((100, 11), 13.0)
+    values[:50] = 0
+    still = torch.zeros(70)
+    picture = plot_motion(motion_of(values[:, :8], values[:, 8:], still), still, np.zeros(64000))
+    column = picture[:, picture.shape[1] * 2 // 3].astype(int)  # where the curves are at 13
+    zero = np.flatnonzero((column == (170, 170, 175)).all(axis=-1))[0]
+    ticks = np.flatnonzero((column == FAINT).all(axis=-1))
+    above = ticks[(ticks < zero) & (ticks > zero - PANEL_HEIGHT)]
+    assert len(above) == 2  # 10 and 5
+    assert np.ptp(np.diff([*above, zero])) <= 1
 
 
 def test_the_wave_is_drawn_where_it_sounds() -> None:
