@@ -327,6 +327,7 @@ RAW = (voice(16000) * 30000).astype("<i2")
      (b"BM\0\0\1\0" + bytes(9999), "a picture"),
      (NOISE, "no known format"), (RAW.byteswap().tobytes(), "no known format"),
      ((RAW / np.float32(32768)).tobytes(), "no known format"), (b"{}" * 99, "it is text")],
+    ids=["png", "zip", "bmp", "noise", "swapped", "floats", "text"],
 )  # fmt: skip
 def test_what_is_no_sound_is_refused_and_never_noise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, words: str
