@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from liveportrait_by_rule import by_rule, retargeting_file
+from moda_cli.device import has_bf16
 from moda_cli.errors import DeviceError
 from moda_cli.motion import Source
 from moda_cli.render.liveportrait.convolutions import EnlargedConv
@@ -265,8 +266,9 @@ def test_the_full_engine_passes_its_gates() -> None:
         del fast
         image = Engine(networks).picture(source, driving)
         torch.testing.assert_close(image, reference, atol=5e-4, rtol=0)
-        half = Engine(replace(networks, dtype=torch.bfloat16)).picture(source, driving)
-    assert psnr(half, reference) >= 35
+        if has_bf16(torch.device("cpu")):  # emulated, it takes minutes
+            half = Engine(replace(networks, dtype=torch.bfloat16)).picture(source, driving)
+            assert psnr(half, reference) >= 35
 
 
 def on_cuda(networks: Networks) -> Networks:

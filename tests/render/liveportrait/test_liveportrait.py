@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from by_rule import GOLDEN, state_by_rule
 from liveportrait_by_rule import by_rule, released_shapes, retargeting_file
+from moda_cli.device import has_bf16
 from moda_cli.errors import WeightsError
 from moda_cli.face.extractors import AppearanceExtractor
 from moda_cli.media.pictures import Picture
@@ -317,6 +318,7 @@ def test_full_networks_give_the_released_numbers(full: Full) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_bf16(torch.device("cpu")), reason="emulated, it takes minutes")
 def test_full_frame_in_bfloat16(full: Full) -> None:
     assert full.psnr(full.picture(torch.bfloat16)) >= 35
 
