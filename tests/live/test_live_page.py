@@ -1,6 +1,5 @@
 """The page of `moda serve` in a browser: Debian's Chromium, with a microphone that beeps."""
 
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,20 +7,15 @@ from typing import Any
 
 import pytest
 
+from chromium import CHROMIUM, FLAGS, MARKS
 from input_cases import EXAMPLES
 from live_server import live_server
 
 playwright = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium"),
-]
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
+pytestmark = MARKS
+HEARING = [
+    *FLAGS,
     *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
 ]
 PATIENCE_S = 60.0
@@ -46,7 +40,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         live_server(folder, "--max-sessions", "4") as server,
         playwright.sync_playwright() as driver,
     ):
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=HEARING)
         opened = browser.new_page(permissions=["microphone"])
         opened.set_default_timeout(1000 * PATIENCE_S)
         opened.complaints = []

@@ -1,9 +1,6 @@
 """The page as its users have it: a server process of its own."""
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from input_cases import speech, wav
+from served_process import served_process
 
 
 @dataclass(frozen=True)
@@ -28,24 +26,9 @@ def page_server(folder: Path, *options: str) -> Iterator[Served]:
     began = time.monotonic()
     environment = {**os.environ, "TMPDIR": str(folder)}
     environment.pop("GRADIO_TEMP_DIR", None)
-    command = [sys.executable, "-m", "moda_cli", "ui", "--model", "mini", *options]
-    with (folder / "log").open("w") as log:
-        server = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-        try:
-            assert server.stdout is not None
-            address = server.stdout.readline().strip()
-            assert address.startswith("http"), (folder / "log").read_text()
-            yield Served(address, folder, began)
-        finally:
-            server.send_signal(signal.SIGINT)
-            try:
-                code = server.wait(20)
-            except subprocess.TimeoutExpired:
-                server.kill()
-                raise
-    assert code == 0, (folder / "log").read_text()
+    arguments = ["ui", "--model", "mini", *options]
+    with served_process(arguments, folder, ends_s=20, environment=environment) as (_, address):
+        yield Served(address, folder, began)
 
 
 def short_speech(path: Path, seconds: float = 1.2) -> Path:

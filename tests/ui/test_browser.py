@@ -3,7 +3,6 @@
 import base64
 import os
 import re
-import shutil
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,23 +13,14 @@ import cv2
 import numpy as np
 import pytest
 
+from chromium import CHROMIUM, FLAGS, MARKS
 from input_cases import EXAMPLES
 from page_server import Served, short_speech
 
 pytest.importorskip("gradio")
 playwright = pytest.importorskip("playwright.sync_api")
 
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(not CHROMIUM, reason="no Chromium"),
-]
-# As root, without a screen, and without looking for servers that a closed network refuses.
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-]
+pytestmark = MARKS
 MAKING = "#stage img:not([hidden])"
 MADE = "#stage video:not([hidden])"
 # Keeps what the stage says and shows, however short.

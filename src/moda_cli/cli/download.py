@@ -179,7 +179,7 @@ def _show(
         lines.append((c.name, size_text(c.size), ",".join(c.profiles), use, state, c.licence))
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     for line in lines:
-        padded = [text.ljust(width) for text, width in zip(line, widths, strict=False)]
+        padded = [text.ljust(width) for text, width in zip(line[:-1], widths, strict=True)]
         typer.echo("  ".join((*padded, line[-1])))
     got = [c for c in shown if there[c.name]]
     there_of_all = f"{len(got)} of {len(shown)} there: {_total(got)} of {_total(shown)}"

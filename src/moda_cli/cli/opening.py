@@ -1,7 +1,8 @@
-"""Finished files shown with the system's own programs."""
+"""Finished files and pages shown with the system's own programs."""
 
 import os
 import sys
+import threading
 from pathlib import Path
 
 import typer
@@ -25,3 +26,15 @@ def open_file(path: Path | str) -> None:
         )
     except OSError:
         typer.echo(f"note: this system has no program that opens files; open {path}", err=True)
+
+
+def stay(address: str, opened: bool, goodbye: str) -> None:
+    """Say where a page is, show it if it is to be `opened`, and serve it until Ctrl-C."""
+    typer.echo(address)
+    if opened:
+        open_file(address)
+    try:
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        if goodbye:
+            typer.echo(goodbye, err=True)

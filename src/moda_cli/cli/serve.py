@@ -1,14 +1,11 @@
 """`moda serve`."""
 
-import threading
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from moda_cli.cli import clip_options as o
 from moda_cli.cli.app import app, start_logging
-from moda_cli.cli.opening import open_file
+from moda_cli.cli.opening import stay
 from moda_cli.cli.options import FILES, Device, Quiet, Verbose
 from moda_cli.cli.ui import SERVER, Host, Open, Port
 from moda_cli.config import ClipConfig, RenderConfig, SamplerConfig
@@ -91,11 +88,4 @@ def serve(
         service = Service(speaker, limits, host, token)
         use_threads(1)  # each session has one of its own
         with serving(service, listening):
-            typer.echo(address(listening, host, token))
-            if opened:
-                open_file(address(listening, host, token))
-            try:
-                threading.Event().wait()
-            except KeyboardInterrupt:
-                if not quiet:
-                    typer.echo("stopped", err=True)
+            stay(address(listening, host, token), opened, "" if quiet else "stopped")

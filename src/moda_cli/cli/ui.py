@@ -1,13 +1,10 @@
 """`moda ui`."""
 
-import threading
 from typing import Annotated
-
-import typer
 
 from moda_cli.cli import clip_options as o
 from moda_cli.cli.app import app, start_logging
-from moda_cli.cli.opening import open_file
+from moda_cli.cli.opening import stay
 from moda_cli.cli.options import Device, Panel, Quiet, Verbose
 
 SERVER = Panel("Server")
@@ -60,11 +57,4 @@ def ui(
 
     limits = Limits(max_upload, max_duration)
     with serving(place, limits, model, renderer, device, dtype) as address:
-        typer.echo(address)
-        if opened:
-            open_file(address)
-        try:
-            threading.Event().wait()
-        except KeyboardInterrupt:
-            if not quiet:
-                typer.echo("stopped; its files are gone", err=True)
+        stay(address, opened, "" if quiet else "stopped; its files are gone")

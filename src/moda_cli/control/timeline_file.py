@@ -124,6 +124,7 @@ def _csv_rows(text: str) -> Iterator[_Row]:
         line = reader.line_num
         if len(cells) > len(columns) and any(cell.strip() for cell in cells[len(columns) :]):
             raise _NoTimeline(f"line {line} has more cells than the {len(columns)} columns")
+        # a row may end before its last columns
         row = {key: cell.strip() for key, cell in zip(columns, cells, strict=False) if cell.strip()}
         if row:
             yield _Row(row, lambda _, line=line: line)  # type: ignore[misc]

@@ -98,8 +98,8 @@ def guided_velocity(
     for sigma in steps:
         alike.setdefault(tuple(a for a in thresholds if a <= sigma), []).append(sigma)
     batches: dict[float, _Batch] = {}
-    for above, levels in alike.items():
-        batches |= dict.fromkeys(levels, _batch(network, windows, levels, above))
+    for levels in alike.values():
+        batches |= dict.fromkeys(levels, _batch(network, windows, levels))
     before: tuple[Tensor, float] | None = None
 
     def velocity(z: Tensor, sigma: float) -> Tensor:
@@ -116,14 +116,12 @@ def guided_velocity(
     return velocity
 
 
-def _batch(
-    network: MMDiT, windows: Sequence[Window], sigmas: Sequence[float], above: Sequence[float]
-) -> _Batch:
-    """The evaluations of the terms with these thresholds, with all that no step changes.
+def _batch(network: MMDiT, windows: Sequence[Window], sigmas: Sequence[float]) -> _Batch:
+    """The evaluations at noise levels at which the same terms count, and all that no step changes.
 
     An emotion timeline blends the velocities of its classes.
     """
-    evaluations = [_evaluations(window, above) for window in windows]
+    evaluations = [_evaluations(window, sigmas[0]) for window in windows]
     counts = [len(own) for own in evaluations]
     kept, labels, weights = zip(*(each for own in evaluations for each in own), strict=True)
     device = windows[0].audio.device
@@ -148,13 +146,13 @@ def _batch(
     )
 
 
-def _evaluations(window: Window, above: Sequence[float]) -> list[tuple[bool, int, Tensor]]:
+def _evaluations(window: Window, sigma: float) -> list[tuple[bool, int, Tensor]]:
     """A window's network evaluations: audio kept, emotion class, weight (N, 1 or 70)."""
     mouth = torch.zeros(MOTION_DIM)
     mouth[list(MOUTH_CHANNELS)] = 1
     weights: dict[tuple[bool, int], Tensor] = {}
     for label, share in window.emotions.items():
-        for term in (term for term in window.terms if term.above in above):
+        for term in (term for term in window.terms if term.above <= sigma):
             key = (term.audio, label if term.emotion else NO_EMOTION)
             own = term.weight * share[:, None] * (mouth if term.mouth else 1)
             weights[key] = weights.get(key, torch.zeros(1)) + own

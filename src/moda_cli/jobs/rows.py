@@ -42,6 +42,7 @@ def table_rows(data: bytes, faults: list[str]) -> Iterator[Row]:
         origin = f"line {reader.line_num + skipped}"
         if any(cell.strip() for cell in cells[len(columns) :]):
             faults.append(f"{origin} has more cells than the {len(columns)} columns")
+        # a row may end before its last columns
         row = {column: cell for column, cell in zip(columns, cells, strict=False) if cell.strip()}
         if separator != ",":  # where a comma is the decimal point, another sign parts the cells
             row = {c: v if c in FILES else DECIMAL_COMMA.sub(r"\1.\2", v) for c, v in row.items()}

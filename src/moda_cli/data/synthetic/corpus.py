@@ -261,7 +261,7 @@ def join(plan: Plan, speeches: Sequence[Speech]) -> tuple[Wave, list[Phone], lis
     phones: list[Phone] = []
     texts: list[str] = []
     length = 0
-    for request, speech, pause in zip(plan.requests, speeches, plan.pauses, strict=False):
+    for request, speech, pause in zip(plan.requests, speeches, plan.pauses[:-1], strict=True):
         wave, spoken = _trimmed(speech, request.voice.ipa)
         gap = round(pause * SAMPLE_RATE)
         if pieces and length + gap + len(wave) > longest:
