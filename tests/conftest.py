@@ -1,5 +1,6 @@
 """Settings every test shares."""
 
+import logging
 import os
 import subprocess
 from collections.abc import Iterator
@@ -46,6 +47,17 @@ def _users_cache(
             monkeypatch.delenv("MODA_CACHE")
         else:
             monkeypatch.setenv("MODA_CACHE", _own_cache)
+
+
+@pytest.fixture(autouse=True)
+def _unheard_logging() -> Iterator[None]:
+    """A command run in this process leaves its log's level and handler behind: --quiet would hold
+    for every test after it."""
+    logger = logging.getLogger("moda_cli")
+    level, handlers = logger.level, logger.handlers
+    yield
+    logger.setLevel(level)
+    logger.handlers = handlers
 
 
 @pytest.fixture
