@@ -50,7 +50,12 @@ def test_small_network_gives_the_released_numbers_block_by_block() -> None:
     seen["out"] = forward(network, golden)
     assert len(seen) == 3 * 4 + 6 * 2 + 12 + 1
     for name, value in seen.items():
-        torch.testing.assert_close(value, golden[name], atol=1e-4, rtol=1e-4, msg=name)
+        expected = golden[name]
+        if name.endswith((".emo", ".identity")):  # one token for all of the stage
+            value = value.expand_as(expected)
+        if name == "act.blocks.11":  # of the last block its first stream alone
+            expected = expected[:, : value.shape[1]]
+        torch.testing.assert_close(value, expected, atol=1e-4, rtol=1e-4, msg=name)
 
 
 @pytest.mark.slow

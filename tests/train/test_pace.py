@@ -20,8 +20,12 @@ CPU = torch.device("cpu")
 
 
 def test_operations_of_the_full_model() -> None:
-    """169 ms for 64 windows at 119 TFLOP/s were measured on an H100: 0.314 a window."""
-    assert training_flops(ModelConfig()) == pytest.approx(0.314e12, rel=0.05)
+    """169 ms for 64 windows at 119 TFLOP/s were measured on an H100: 0.314 a window.
+
+    Since then the first stage makes two of its streams once, and the last block its first alone.
+    """
+    saved = 0.5 * 3 / 21 + 0.62 / 21
+    assert training_flops(ModelConfig()) == pytest.approx((1 - saved) * 0.314e12, rel=0.02)
     assert training_flops(SyncConfig()) > 6 * 80 * 256 * 12 * 768  # at least its first layer
 
 

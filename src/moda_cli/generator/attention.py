@@ -46,12 +46,28 @@ class JointAttention(nn.Module):
         self.out = nn.ModuleDict({name: nn.Linear(dim, dim) for name in names})
 
     def forward(self, streams: Streams, ropes: Ropes) -> Streams:
-        """streams[name]: (B, T_name, D), in and out; T_name may differ per stream."""
+        """streams[name]: (B, T_name, D), in and out; T_name may differ per stream.
+
+        A stream of one token is one whose tokens are all alike: as many as the longest has.
+        """
         heads = [
             project_heads(self.qkv[name](x), self.num_heads, self.norm[name], ropes.get(name))  # type: ignore[arg-type]
             for name, x in streams.items()
         ]
-        q, k, v = (torch.cat(parts, dim=2) for parts in zip(*heads, strict=True))
+        longest = max(x.shape[1] for x in streams.values())
+        queries, *keys_values = zip(*heads, strict=True)
+        q = torch.cat(queries, dim=2)
+        k, v = (
+            torch.cat(
+                [x if x.shape[2] > 1 else x.expand(-1, -1, longest, -1) for x in parts], dim=2
+            )
+            for parts in keys_values
+        )
         mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         parts = torch.split(mixed, [x.shape[1] for x in streams.values()], dim=1)
         return {name: self.out[name](part) for name, part in zip(streams, parts, strict=True)}
+
+
+def _in_full(heads: Tensor, count: int) -> Tensor:
+    """Heads (B, H, T, D) of a stream; of one token, as often as it stands for another."""
+    return heads.expand(-1, -1, count, -1) if heads.shape[2] == 1 else heads

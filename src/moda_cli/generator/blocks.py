@@ -70,14 +70,22 @@ class SingleBlock(nn.Module):
         self.out = nn.Linear((1 + mlp_ratio) * dim, dim)
         self.modulation = nn.Linear(dim, 3 * dim)
 
-    def forward(self, x: Tensor, drive: Drive, rope: Tensor) -> Tensor:
-        """x: (B, T, D), in and out. drive gives (B, 1, 3 D)."""
+    def forward(self, x: Tensor, drive: Drive, rope: Tensor, kept: int | None = None) -> Tensor:
+        """x: (B, T, D), in and out. drive gives (B, 1, 3 D).
+
+        kept: (B, kept, D) out, the first of them; the others are only attended to.
+        """
         shift, scale, gate = drive(self.modulation).chunk(3, dim=-1)
-        qkv, hidden = self.qkv_mlp(modulate(x, shift, scale)).split(self.widths, dim=-1)
+        y = modulate(x, shift, scale)
+        if kept is None:
+            qkv, hidden = self.qkv_mlp(y).split(self.widths, dim=-1)
+        else:
+            weights, biases = (p.split(self.widths) for p in self.qkv_mlp.parameters())
+            qkv, hidden = map(F.linear, (y, y[:, :kept]), weights, biases)
         q, k, v = project_heads(qkv, self.num_heads, self.norm, rope)
-        mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        mixed = F.scaled_dot_product_attention(q[:, :, :kept], k, v).transpose(1, 2).flatten(2)
         hidden = F.gelu(hidden, approximate="tanh")
-        return torch.addcmul(x, gate, self.out(torch.cat((mixed, hidden), dim=-1)))
+        return torch.addcmul(x[:, :kept], gate, self.out(torch.cat((mixed, hidden), dim=-1)))
 
 
 class CrossBlock(nn.Module):

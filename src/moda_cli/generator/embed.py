@@ -17,11 +17,15 @@ def mlp_embedder(in_dim: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(in_dim, dim), nn.SiLU(), nn.Linear(dim, dim))
 
 
-def rms_norm(x: Tensor, weight: Tensor | None, eps: float | None) -> Tensor:
+def rms_norm(x: Tensor, weight: Tensor | None, eps: float) -> Tensor:
     """RMSNorm over the last dimension in x's precision; its sums are float32 inside the operation.
 
     Autocast on CUDA would make a float32 copy of a bfloat16 x and keep it for the backward pass.
     """
+    if x.dtype == torch.float32 and x.device.type == "cpu":  # torch's own takes twice as long
+        total = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()
+        normed: Tensor = x * (total / x.shape[-1] + eps).rsqrt()
+        return normed if weight is None else normed * weight
     plain = x.dtype == torch.float32
     with nullcontext() if plain else torch.autocast(x.device.type, enabled=False):
         return F.rms_norm(x, x.shape[-1:], weight, eps)
@@ -31,7 +35,7 @@ class RMSNorm(nn.RMSNorm):
     """In its input's precision, though its weight is kept in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return rms_norm(x, self.weight.to(x), self.eps)
+        return rms_norm(x, self.weight.to(x), self.eps or 0.0)
 
 
 class AudioEmbedder(nn.Module):

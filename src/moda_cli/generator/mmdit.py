@@ -126,14 +126,17 @@ class MMDiT(nn.Module):
         streams = {
             "motion": motion,
             "audio": given.audio,
-            "emotion": given.emotion.to(motion).expand_as(motion),
-            "identity": given.identity.expand_as(motion),
+            "emotion": given.emotion.to(motion),
+            "identity": given.identity,
         }
-        for block in self.four_stream:  # emotion and identity are not rotated in this stage
+        for (
+            block
+        ) in self.four_stream:  # emotion and identity, not rotated, stay alike in all frames
             streams = block(streams, drive, {"motion": rope, "audio": rope})
 
         motion, *others = streams.values()
-        streams = {"motion": motion, "condition": torch.cat(others, dim=1)}
+        condition = torch.cat([stream.expand_as(motion) for stream in others], dim=1)
+        streams = {"motion": motion, "condition": condition}
         ropes = {"motion": rope, "condition": rope3}
         for block in self.two_stream:
             streams = block(streams, drive, ropes)
@@ -141,7 +144,8 @@ class MMDiT(nn.Module):
             streams["motion"] = block(streams["motion"], streams["condition"], drive, ropes)
 
         x = torch.cat(tuple(streams.values()), dim=1)  # (B, 4 N, D)
-        for block in self.single_stream:
-            x = block(x, drive, rope4)
+        last = len(self.single_stream) - 1
+        for depth, block in enumerate(self.single_stream):  # of the last only motion is read
+            x = block(x, drive, rope4, frames if depth == last else None)
         shift, scale = drive(self.final_modulation).chunk(2, dim=-1)
         return self.head(modulate(x[:, :frames], shift, scale))  # type: ignore[no-any-return]
