@@ -1,7 +1,8 @@
 """The bundled model's motion against the truth of held-out voices: lips, emotions, blinks, head.
 
 `python -m benchmarks.motion_quality --features DIR` reads the test split that
-`moda extract --synthetic 4 -o DIR` leaves, and takes about 4 minutes on one free core.
+`moda extract --synthetic 4 -o DIR` leaves, and takes about 4 minutes on one free core. With
+`--hop NEW AHEAD` it compares motion made live, so many frames at a time, with a file's.
 """
 
 import argparse
@@ -16,13 +17,15 @@ from safetensors import safe_open
 from torch import Tensor
 
 from moda_cli import media
-from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SamplerConfig
+from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, SamplerConfig
 from moda_cli.control.timeline import parse_emotion
+from moda_cli.generator.hops import Hop, HopSampler
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.takes import causal_take, sample
 from moda_cli.media.waves import Wave
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
+from moda_cli.speech.logmel import LiveMel
 
 Table = dict[str, dict[str, float]]  # row -> column -> value
 
@@ -75,6 +78,27 @@ class Speaker:
     def articulators(self, motion: Tensor) -> Tensor:
         """The eight articulators (T, 8) of a motion (T, 70), float64."""
         return decode((motion - self.model.stats.neutral)[:, EXPRESSION].double())
+
+
+@dataclass(frozen=True, slots=True)
+class LiveSpeaker(Speaker):
+    """The same, a few frames at a time as their sound arrives."""
+
+    hop: Hop
+
+    def speak(self, wave: Wave, emotion: str, config: SamplerConfig | None = None) -> Tensor:
+        """The motion (T, 70) that a session would show, without its delay."""
+        sampler = HopSampler(self.model, config or self.config, self.hop)
+        mel = LiveMel(self.model.network.config.known + self.hop.ahead)
+        timeline, parts = parse_emotion(emotion), []
+        size = self.hop.new * SAMPLES_PER_FRAME
+        for start in range(0, len(wave) + self.hop.ahead * SAMPLES_PER_FRAME, size):
+            block = wave[start : start + size]
+            mel.push(np.pad(block, (0, size - len(block))))
+            shares = timeline.emotion_shares(start // SAMPLES_PER_FRAME, sampler.window)
+            parts.append(sampler.step(mel.last(sampler.window), shares))
+        num_frames = -(-len(wave) // SAMPLES_PER_FRAME)
+        return torch.cat(parts)[self.hop.ahead :][:num_frames]
 
 
 def read_clips(root: Path) -> list[Clip]:
@@ -294,6 +318,23 @@ def silence(speaker: Speaker) -> Table:
     return table
 
 
+def live_against_file(
+    speaker: Speaker, hop: Hop, clips: Sequence[Clip], seeds: Sequence[int]
+) -> dict[str, Table]:
+    """Lips, closure, blinks and the head's turns of both."""
+    table: Table = {}
+    for name, each in (
+        ("file", speaker),
+        (f"live {hop.new} + {hop.ahead}", LiveSpeaker(speaker.model, speaker.config, hop)),
+    ):
+        found = fidelity(each, clips, seeds)
+        lips = found["correlation"]["all"]
+        table[name] = {f"r {part}": lips[part] for part in ARTICULATORS[:3]}
+        table[name]["labials closed"] = found["closure"]["all"]["generated"]
+        table[name] |= long_take(each, clips, seeds)["generated"]
+    return {"live against file": table}
+
+
 def real_speech(speaker: Speaker, files: Sequence[Path]) -> Table:
     """Lip closures a second and the jaw's opening on recordings without known phones."""
     table: Table = {}
@@ -377,6 +418,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=54, help="clips of the correlations")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="real recordings")
     parser.add_argument("--sweep", metavar="S,S,...", help="only compare guidance scales")
+    parser.add_argument("--hop", type=int, nargs=2, help="only compare live motion with a file's")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -388,6 +430,8 @@ def main() -> None:
     chosen = clips[: args.clips]
     if args.sweep:
         report = {"sweep": sweep(speaker, chosen, grid, args.sweep)}
+    elif args.hop:
+        report = live_against_file(speaker, Hop(*args.hop), chosen, range(args.seeds))
     else:
         report = fidelity(speaker, chosen, range(args.seeds))
         tables, figures = emotions(speaker, grid)

@@ -1,5 +1,6 @@
 """A face that speaks hop by hop: in step, like the file's, quiet when interrupted."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,22 @@ def moved(pipeline: Pipeline, wave: np.ndarray, seed: int = 42) -> torch.Tensor:
     return torch.cat(made)[HOP.ahead :][: len(wave) // SAMPLES_PER_FRAME]
 
 
+def test_a_frame_is_given_before_the_next_is_drawn(pipeline: Pipeline) -> None:
+    given, drawn = face(pipeline), []
+    render = given._renderer.render
+
+    def counted(motion: torch.Tensor, gaze: torch.Tensor | None = None) -> Iterator[np.ndarray]:
+        for picture in render(motion, gaze):
+            drawn.append(picture)
+            yield picture
+
+    given._renderer.render = counted  # type: ignore[method-assign]
+    heard = given.hear(np.zeros(HOP.new * SAMPLES_PER_FRAME, np.float32))
+    for count, frame in enumerate(given.draw(heard, [True] * HOP.new), start=1):
+        assert len(drawn) == count
+        assert frame.picture is drawn[-1]
+
+
 def test_a_pushed_sound_is_heard_as_a_whole_one() -> None:
     rng = np.random.default_rng(0)
     wave = (0.1 * rng.standard_normal(60 * SAMPLES_PER_FRAME)).astype(np.float32)
@@ -84,9 +101,9 @@ def test_a_pushed_sound_is_heard_as_a_whole_one() -> None:
 def test_frames_carry_their_sound_and_the_same_hops_give_the_same(
     pipeline: Pipeline, speech: np.ndarray
 ) -> None:
-    wave = speech[: 42 * SAMPLES_PER_FRAME]
+    wave = speech[: 40 * SAMPLES_PER_FRAME]
     frames, again = (spoken(face(pipeline), wave) for _ in range(2))
-    assert [frame.number for frame in frames] == list(range(42))
+    assert [frame.number for frame in frames] == list(range(40))
     heard = np.concatenate([frame.sound for frame in frames])
     late = HOP.ahead * SAMPLES_PER_FRAME
     assert not heard[:late].any()
@@ -117,7 +134,7 @@ def test_lips_move_as_those_of_the_file_and_the_head_no_rougher(
 def test_an_interrupted_mouth_closes_in_three_frames_and_stays_shut(
     pipeline: Pipeline, speech: np.ndarray
 ) -> None:
-    loud = speech[: 81 * SAMPLES_PER_FRAME]
+    loud = speech[: 84 * SAMPLES_PER_FRAME]
     given = face(pipeline)
     drawn: list[torch.Tensor] = []
     render = given._renderer.render
@@ -134,7 +151,7 @@ def test_an_interrupted_mouth_closes_in_three_frames_and_stays_shut(
     instead = given.interrupt(shown)
     assert [frame.number for frame in instead] == list(range(shown, len(frames)))
     assert not any(frame.sound.any() for frame in instead)
-    after = spoken(given, np.zeros(39 * SAMPLES_PER_FRAME, np.float32))
+    after = spoken(given, np.zeros(40 * SAMPLES_PER_FRAME, np.float32))
     assert after[0].number == len(frames)
     assert not any(frame.sound.any() for frame in after)
     shut = articulators(pipeline, torch.cat(drawn))[:, 0]

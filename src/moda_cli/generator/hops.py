@@ -26,7 +26,7 @@ MENDED = 7  # frames over which a window is led from where its predecessor ended
 class Hop:
     """How far a window goes beyond what is known: its new frames, and frames to come."""
 
-    new: int = 3
+    new: int = 4
     ahead: int = 3
 
 

@@ -1,12 +1,13 @@
 """A portrait that speaks a sound hop by hop. It knows no clock: the same hops, the same frames."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from moda_cli.config import FPS, SAMPLES_PER_FRAME, RenderConfig, SamplerConfig
 from moda_cli.control.edits import Edits
@@ -35,6 +36,15 @@ class LiveFrame:
     drawn: bool = True  # False: the picture of the frame before, there was no time for another
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a hop's frames are drawn from."""
+
+    start: int  # the first's number
+    motion: Tensor  # (n, 70) physical, before the timeline's part
+    sound: Wave  # (640 n,)
+
+
 class LiveFace:
     """Frames for sound that comes in hops of `hop.new` frames; they are `hop.ahead` frames late.
 
@@ -56,7 +66,6 @@ class LiveFace:
         self._sampler = HopSampler(model, SamplerConfig(seed=seed), hop)
         self._mel = LiveMel(shape.known + hop.ahead)
         self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
-        self._sound: Wave = np.zeros(0, np.float32)  # of the frames that were made last
         self._timeline = parse_emotion(emotion)
         if self._timeline.auto:
             hint = "name the emotions, now and while it runs"
@@ -67,40 +76,37 @@ class LiveFace:
 
     def advance(self, wave: Wave) -> list[LiveFrame]:
         """The next frames, of the sound before and of `wave` (hop.new * 640,)."""
-        self.hear(wave)
-        return self.draw([True] * self.hop.new)
+        return list(self.draw(self.hear(wave), [True] * self.hop.new))
 
-    def hear(self, wave: Wave) -> None:
-        """Make the motion of the next frames; `draw` shows them."""
+    def hear(self, wave: Wave) -> Heard:
+        """Make the motion of the next frames; `draw`, in another thread or later, shows them."""
         self._mel.push(wave)
         new, window = self.hop.new, self._sampler.window
         first = self.made - (window - new - self.hop.ahead)
         shares = self._timeline.emotion_shares(first, window)
         motion = self._sampler.step(self._mel.last(window), shares)
         self._motion = torch.cat((self._motion, motion))[-KEPT:]
-        heard = np.concatenate((self._late, wave))
+        sound = np.concatenate((self._late, wave))
+        sound, self._late = np.split(sound, [new * SAMPLES_PER_FRAME])
         self.made += new
-        self._sound, self._late = np.split(heard, [new * SAMPLES_PER_FRAME])
+        return Heard(self.made - new, motion, sound)
 
-    def draw(self, wanted: Sequence[bool]) -> list[LiveFrame]:
-        """The frames of what was heard last; what is not wanted repeats the picture before it."""
-        return self._drawn(self._sound, wanted)
+    def draw(self, heard: Heard, wanted: Sequence[bool]) -> Iterator[LiveFrame]:
+        """The frames of what was heard, as the timeline has them now.
 
-    def _drawn(self, sound: Wave, wanted: Sequence[bool]) -> list[LiveFrame]:
-        """The last frames that were made, as the timeline has them now."""
-        count = len(wanted)
-        start, rows = self.made - count, torch.tensor(wanted)
+        What is not wanted repeats the picture before it.
+        """
+        count, rows = len(wanted), torch.tensor(wanted)
         edits = Edits(self._neutral, self._timeline, RenderConfig())
-        motion = edits.at_once(self._motion[-count:], start)[rows]
-        seconds = torch.arange(start, self.made)[rows].double() / FPS
+        motion = edits.at_once(heard.motion, heard.start)[rows]
+        seconds = torch.arange(heard.start, heard.start + count)[rows].double() / FPS
         pictures = (
             self._renderer.render(motion, self._timeline.gaze(seconds)) if any(wanted) else ()
         )
-        drawn, frames = iter(pictures), []
-        for row, heard in enumerate(sound.reshape(count, SAMPLES_PER_FRAME)):
+        drawn = iter(pictures)
+        for row, sound in enumerate(heard.sound.reshape(count, SAMPLES_PER_FRAME)):
             self._last = next(drawn) if wanted[row] else self._last
-            frames.append(LiveFrame(start + row, self._last, heard, wanted[row]))
-        return frames
+            yield LiveFrame(heard.start + row, self._last, sound, wanted[row])
 
     def ask(self, at: int, values: Mapping[str, Any], ease: float | None = None) -> None:
         """From frame `at` on, values of a timeline's tracks, as `Entry` holds them."""
@@ -119,8 +125,11 @@ class LiveFace:
         begins = (shown + 0.5) / FPS  # changes are centred: it is done in three frames
         ends = self.made / FPS + SHUT_S
         self._add(Entry(begins, {"idle": 1.0}, "interrupt", until=ends, ease=CLOSES_S))
+        if not count:
+            return []
         quiet = np.zeros(count * SAMPLES_PER_FRAME, np.float32)
-        return self._drawn(quiet, [True] * count) if count else []
+        rest = Heard(self.made - count, self._motion[-count:], quiet)
+        return list(self.draw(rest, [True] * count))
 
     def _add(self, entry: Entry) -> None:
         """Put an entry on the timeline; what no longer shows goes."""

@@ -8,7 +8,7 @@ on a machine that is too slow pictures are left out, evenly, never sound, and th
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.control.timeline import TRACKS, parse_single_emotion
 from moda_cli.errors import UsageError, did_you_mean
-from moda_cli.live.face import LiveFace, LiveFrame
+from moda_cli.live.face import Heard, LiveFace, LiveFrame
 from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
-WORK_S = 0.06  # for a hop's frames to be made
+WORK_S = 0.08  # for a hop's frames to be made
 SMOOTHED = 0.05  # share of the last hop in how busy it is
 LATE_S = 1 / FPS  # pictures are left out so that none is later
 LONGEST_S = 600.0  # of sound that waits
@@ -75,14 +75,20 @@ class LiveSession:
         self._last_push = 0.0
         self._asked: list[tuple[dict[str, Any], float | None]] = []
         self._cut = False
+        self._heard: deque[tuple[Heard, float]] = deque()  # and how long that took
+        self._drawing = threading.Lock()  # held for a hop's frames
         self._ready: deque[LiveFrame] = deque()
         self._shown = self._left_out = 0
         self._busy = self._late_s = 0.0
         self._failed: BaseException | None = None
         self._over = False
         self._began = time.monotonic()
-        self._thread = threading.Thread(target=self._work, name="moda-live", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._until_over, args=(work,), name="moda-live", daemon=True)
+            for work in (self._hear, self._draw)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def delay_s(self) -> float:
@@ -174,7 +180,8 @@ class LiveSession:
         with self._lock:
             self._over = True
             self._lock.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -182,50 +189,86 @@ class LiveSession:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _work(self) -> None:
+    def _until_over(self, work: Callable[[], None]) -> None:
         try:
-            fluency = Fluency(1 / FPS)
-            while (wave := self._next_hop()) is not None:
-                began, due = time.monotonic(), self._due(self._face.made)
-                self._face.hear(wave)
-                heard = time.monotonic()
-                wanted = fluency.choose(self._face.hop.new, due + LATE_S - heard)
-                frames = self._face.draw(wanted)
-                drawn = time.monotonic()
-                fluency.spent(sum(wanted), drawn - heard)
-                busy = (drawn - began) / self._hop_s
-                with self._lock:
-                    self._busy += SMOOTHED * (busy - self._busy)
-                    self._left_out += len(wanted) - sum(wanted)
-                    self._ready.extend(frames)
-                    self._lock.notify_all()
+            work()
         except BaseException as error:
             with self._lock:
                 self._failed, self._over = error, True
                 self._lock.notify_all()
 
+    def _hear(self) -> None:
+        """Make the motion of each hop once its sound is there."""
+        while (wave := self._next_hop()) is not None:
+            began = time.monotonic()
+            heard = self._face.hear(wave)
+            with self._lock:
+                self._heard.append((heard, time.monotonic() - began))
+                self._lock.notify_all()
+
+    def _draw(self) -> None:
+        """Draw what was heard, on a core of its own where there is one."""
+        new, fluency = self._face.hop.new, Fluency(1 / FPS)
+        while self._await(lambda: bool(self._heard)):
+            with self._drawing:
+                with self._lock:
+                    if not self._heard:  # an interrupt was quicker
+                        continue
+                    heard, hearing_s = self._heard.popleft()
+                began, last_due = time.monotonic(), self._due(heard.start + new - 1)
+                wanted = fluency.choose(new, last_due + LATE_S - began)
+                with self._lock:
+                    self._left_out += new - sum(wanted)
+                for frame in self._face.draw(heard, wanted):
+                    with self._lock:
+                        self._ready.append(frame)
+                        self._lock.notify_all()
+            drawing_s = time.monotonic() - began
+            fluency.spent(sum(wanted), drawing_s)
+            with self._lock:
+                busy = max(hearing_s, drawing_s) / self._hop_s
+                self._busy += SMOOTHED * (busy - self._busy)
+
+    def _await(self, there: Callable[[], bool]) -> bool:
+        """Wait until something is there; False at the session's end."""
+        with self._lock:
+            self._lock.wait_for(lambda: self._over or there())
+            return not self._over
+
     def _next_hop(self) -> Wave | None:
         """The sound of the next hop, once its time has come; None at the end."""
         ends = self._began + self._face.made / FPS + self._hop_s
         needed = self._face.hop.new * SAMPLES_PER_FRAME
-        with self._lock:
-            while not self._over:
-                if self._cut:
-                    self._cut = False
-                    made = self._face.interrupt(self._shown)
-                    self._ready = deque(made)
-                    self._lock.notify_all()
-                now = time.monotonic()
-                wait = ends - now
-                if wait <= 0 and self._speaking and self._count < needed:
-                    wait += HELD_BACK_S  # a block is late
-                if wait <= 0:
-                    break
-                self._lock.wait(wait)
-            for values, ease in self._asked:
-                self._face.ask(self._face.made, values, ease)
-            self._asked.clear()
-            return None if self._over else self._taken(needed)
+        while True:
+            with self._lock:
+                while not (self._over or self._cut):
+                    wait = ends - time.monotonic()
+                    if wait <= 0 and self._speaking and self._count < needed:
+                        wait += HELD_BACK_S  # a block is late
+                    if wait <= 0:
+                        break
+                    self._lock.wait(wait)
+                if self._over:
+                    return None
+                if not self._cut:
+                    for values, ease in self._asked:
+                        self._face.ask(self._face.made, values, ease)
+                    self._asked.clear()
+                    return self._taken(needed)
+                self._cut = False
+            self._close_mouth()
+
+    def _close_mouth(self) -> None:
+        """Draw what was made beyond the frames that were shown anew."""
+        with self._drawing:
+            with self._lock:
+                self._heard.clear()
+                self._ready.clear()
+                shown = self._shown
+            made = self._face.interrupt(shown)
+            with self._lock:
+                self._ready.extend(made)
+                self._lock.notify_all()
 
     def _taken(self, needed: int) -> Wave:
         """So many samples of what waits: a stream begins with silence, and ends with it."""
