@@ -1,8 +1,9 @@
 """Real time between whoever brings sound and whoever shows frames.
 
 Sound waits in a queue until its time comes; of a stream a little is held back, so that blocks may
-come unevenly. A hop's frames are made once its sound is there and are due a constant delay later:
-on a machine that is too slow pictures are left out, evenly, never sound, and the two stay in step.
+come unevenly. A hop's motion is made once its sound is there, beside the pictures of the hop
+before, and its frames are due a constant delay later: on a machine that is too slow pictures are
+left out, evenly, never sound, and the two stay in step.
 """
 
 import threading
@@ -24,7 +25,7 @@ from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
-WORK_S = 0.08  # for a hop's frames to be made
+WORK_S = 0.08  # for a hop's motion and its first picture to be made
 SMOOTHED = 0.05  # share of the last hop in how busy it is
 LATE_S = 1 / FPS  # pictures are left out so that none is later
 LONGEST_S = 600.0  # of sound that waits
@@ -54,7 +55,7 @@ class Pace:
     left_out: int  # pictures that there was no time for
     waiting_s: float  # of sound
     speaking: bool  # some of the sound that was pushed is still to come
-    busy: float  # the share of its time that a hop takes; above 1 it is too slow
+    busy: float  # the share of its time that hearing or drawing takes; above 1 it is too slow
 
 
 class LiveSession:
@@ -209,10 +210,10 @@ class LiveSession:
     def _draw(self) -> None:
         """Draw what was heard, on a core of its own where there is one."""
         new, fluency = self._face.hop.new, Fluency(1 / FPS)
-        while self._await(lambda: bool(self._heard)):
+        while self._something_heard():
             with self._drawing:
                 with self._lock:
-                    if not self._heard:  # an interrupt was quicker
+                    if self._cut or not self._heard:  # an interrupt was quicker
                         continue
                     heard, hearing_s = self._heard.popleft()
                 began, last_due = time.monotonic(), self._due(heard.start + new - 1)
@@ -229,10 +230,10 @@ class LiveSession:
                 busy = max(hearing_s, drawing_s) / self._hop_s
                 self._busy += SMOOTHED * (busy - self._busy)
 
-    def _await(self, there: Callable[[], bool]) -> bool:
-        """Wait until something is there; False at the session's end."""
+    def _something_heard(self) -> bool:
+        """Wait until something is heard that may be drawn; False at the session's end."""
         with self._lock:
-            self._lock.wait_for(lambda: self._over or there())
+            self._lock.wait_for(lambda: self._over or (self._heard and not self._cut))
             return not self._over
 
     def _next_hop(self) -> Wave | None:
@@ -255,13 +256,13 @@ class LiveSession:
                         self._face.ask(self._face.made, values, ease)
                     self._asked.clear()
                     return self._taken(needed)
-                self._cut = False
             self._close_mouth()
 
     def _close_mouth(self) -> None:
         """Draw what was made beyond the frames that were shown anew."""
         with self._drawing:
             with self._lock:
+                self._cut = False
                 self._heard.clear()
                 self._ready.clear()
                 shown = self._shown
