@@ -57,12 +57,7 @@ class JointAttention(nn.Module):
         longest = max(x.shape[1] for x in streams.values())
         queries, *keys_values = zip(*heads, strict=True)
         q = torch.cat(queries, dim=2)
-        k, v = (
-            torch.cat(
-                [x if x.shape[2] > 1 else x.expand(-1, -1, longest, -1) for x in parts], dim=2
-            )
-            for parts in keys_values
-        )
+        k, v = (torch.cat([_in_full(x, longest) for x in parts], dim=2) for parts in keys_values)
         mixed = scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         parts = torch.split(mixed, [x.shape[1] for x in streams.values()], dim=1)
         return {name: self.out[name](part) for name, part in zip(streams, parts, strict=True)}

@@ -129,9 +129,7 @@ class MMDiT(nn.Module):
             "emotion": given.emotion.to(motion),
             "identity": given.identity,
         }
-        for (
-            block
-        ) in self.four_stream:  # emotion and identity, not rotated, stay alike in all frames
+        for block in self.four_stream:  # unrotated, emotion and identity stay alike throughout
             streams = block(streams, drive, {"motion": rope, "audio": rope})
 
         motion, *others = streams.values()

@@ -134,6 +134,7 @@ def _draw_curves(
         (width, _), _ = cv2.getTextSize(f"{tick:g}", FONT, 0.45, 1)
         _text(canvas, f"{tick:g}", LEFT - 10 - width, y + 5, INK, 0.45)
     x = LEFT + (PLOT_WIDTH - LEFT - RIGHT) * np.arange(values.shape[1]) / FPS / duration
+    # a plot may have fewer curves than there are inks
     for row, (name, ink) in enumerate(zip(curves, CURVE_INKS, strict=False)):
         points = np.stack((x, top + (high - values[row]) * scale), axis=1)
         fixed = np.rint(points * 16).astype(np.int32)
