@@ -37,6 +37,7 @@ from moda_cli.live.speaker import Speaker
 PAGE = Path(__file__).with_name("page.html").read_text("utf-8")
 MICROPHONE = Path(__file__).with_name("microphone.js").read_text("utf-8")
 SHUTDOWN_S = 3.0  # for all clients to hear that it ends
+ROOM_S = 3.0  # for a session that has just been left to make room: a page is loaded again
 OPEN = "/health"  # to anybody
 
 
@@ -76,6 +77,7 @@ class Service:
         """
         self._speaker, self._limits, self._host, self._token = speaker, limits, host, token
         self._counts = Counts()
+        self._places = asyncio.Semaphore(limits.sessions)
         self._running = 0  # sessions, and those that are about to begin
         self._sessions: dict[Connection, LiveSession] = {}
         with speaker.session() as first:  # the next one need not wait for what is loaded late
@@ -142,7 +144,10 @@ class Service:
         )
         await socket.prepare(request)
         keep_little(request)
-        if self._running >= self._limits.sessions:
+        try:
+            async with asyncio.timeout(ROOM_S):
+                await self._places.acquire()
+        except TimeoutError:
             self._counts.refused["full"] += 1
             most = f"{self._limits.sessions} sessions run, as many as may"
             await socket.send_str(messages.error(most, "try again later"))
@@ -153,6 +158,7 @@ class Service:
             await self._run(socket)
         finally:
             self._running -= 1
+            self._places.release()
         return socket
 
     async def _run(self, socket: web.WebSocketResponse) -> None:
