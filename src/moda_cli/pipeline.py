@@ -20,7 +20,7 @@ from moda_cli.choice import choose
 from moda_cli.config import FPS, SAMPLE_RATE, ClipConfig
 from moda_cli.control.edits import Edits
 from moda_cli.control.inserts import laid_over, look_at_videos, taken
-from moda_cli.control.silence import Silence
+from moda_cli.control.silence import Silence, told_of_rests
 from moda_cli.control.timeline import Timeline
 from moda_cli.control.timeline_file import write_timeline
 from moda_cli.device import forbid_tf32, resolve_device, resolve_dtype, usable, wake
@@ -368,6 +368,8 @@ class Pipeline:
         else:
             neutral = self.model.neutral(portrait.source)
             absolute = self.model.starts_from_portrait
+            if silence:
+                ahead = told_of_rests(ahead, silence, neutral)
             ahead = laid_over(ahead, layer, neutral)
         renderer = self.studio.renderer(portrait, neutral, absolute=absolute)
         rest, seed = silence.rest if silence else None, clip.config.sampler.seed

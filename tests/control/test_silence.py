@@ -11,7 +11,7 @@ from bundled_motion import articulators, bundled_model, motion_of, speech
 from moda_cli.checks import Clip
 from moda_cli.config import FPS, ClipConfig, ModelConfig, RenderConfig
 from moda_cli.control.edits import Edits
-from moda_cli.control.silence import Silence
+from moda_cli.control.silence import Silence, told_of_rests
 from moda_cli.control.timeline import Timeline
 from moda_cli.generator.hearing import HearsMel
 from moda_cli.generator.model import MotionGenerator
@@ -98,3 +98,21 @@ def test_the_bundled_models_head_does_not_pulse(pausing) -> None:
     motion = motion_of("happy", pausing)
     for part in (SCALE, TRANSLATION):
         assert (motion[:, part] - motion[0, part]).abs().max() < 1e-3
+
+
+def test_a_mouth_that_rests_through_sound_is_told_of(pausing, caplog) -> None:
+    neutral = bundled_model().stats.neutral
+    spoken = motion_of("none", pausing)
+    resting = neutral.repeat(len(spoken), 1)
+    later = torch.cat((spoken[:150], resting[150:]))
+
+    def told(motion: torch.Tensor, wave: Wave) -> str:
+        caplog.clear()
+        pieces = motion.split(64)
+        passed = told_of_rests(pieces, Silence(reader(wave)), neutral)
+        assert all(a is b for a, b in zip(passed, pieces, strict=True))
+        return caplog.text
+
+    assert "rests in 6 of 6 s" in told(resting, pausing)
+    assert "rests in 3 of 6 s" in told(later, pausing)
+    assert told(spoken, pausing) == told(resting, np.zeros_like(pausing)) == ""

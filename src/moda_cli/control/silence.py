@@ -1,12 +1,18 @@
 """When nobody speaks, told from the energy of the sound, so that mouths may rest."""
 
+import logging
+from collections.abc import Iterable, Iterator
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from moda_cli.config import SAMPLES_PER_FRAME
+from moda_cli.config import FPS, SAMPLES_PER_FRAME
 from moda_cli.media.waves import Read
+from moda_cli.motion import lips_asked
+
+log = logging.getLogger(__name__)
 
 BELOW_PEAK_DB = 30.0  # what is so far below recent speech is silence,
 LEAST_BELOW_DB = 15.0  # and in noise what is so far below,
@@ -15,6 +21,9 @@ PEAK_FALLS_DB, FLOOR_RISES_DB = 0.04, 0.12  # a frame: 1 and 3 dB a second
 FIRST_PEAK_DB, SILENT_DB = -45.0, -120.0  # before anything was heard; of no sound at all
 BESIDE = 4  # frames beside speech that are not touched: mouths open early and close late
 FADE = torch.tensor([1.0, 3, 4, 3, 1]) / 12  # of the change to rest and back
+LOUD_SHARE = 0.8  # of a second in which there is sound
+STILL_IOD = 0.02  # lips that part no further all through a second do not speak
+STILL_S, STILL_SHARE = 3, 0.3  # of the seconds with sound, and more, are warned of
 AHEAD = BESIDE + len(FADE) // 2  # frames that must be heard beyond those that are judged
 
 
@@ -75,3 +84,29 @@ class Silence:
         spoken[max(-first, 0) :][: len(known)] = torch.tensor(known, dtype=torch.float32)
         near = torch.nn.functional.max_pool1d(spoken[None], 2 * BESIDE + 1, 1)[0]
         return (1 - near).unfold(0, len(FADE), 1) @ FADE
+
+
+def told_of_rests(motion: Iterable[Tensor], silence: Silence, neutral: Tensor) -> Iterator[Tensor]:
+    """The same motion (n, 70); warns at its end of much sound that the mouth did not speak to.
+
+    A generator that takes a voice for a part of loud music lets it pass, with nobody the wiser.
+    """
+    rows, done, sounds, still = torch.zeros(0, 2), 0, 0, 0  # of a row: the lips' gap, the rest
+    for piece in motion:
+        yield piece
+        rest = silence.rest(done, len(piece))
+        rows = torch.cat((rows, torch.stack((lips_asked(piece, neutral), rest), dim=1)))
+        done += len(piece)
+        while len(rows) >= FPS:
+            gap, rest = rows[:FPS].unbind(dim=1)
+            loud = bool(rest.mean() < 1 - LOUD_SHARE)
+            sounds += loud
+            still += loud and bool(gap.max() < STILL_IOD)
+            rows = rows[FPS:]
+    if still >= max(STILL_S, STILL_SHARE * sounds):
+        log.warning(
+            "the mouth rests in %d of %d s with sound, which are taken for music or noise: if"
+            " somebody speaks there, give the voice alone",
+            still,
+            sounds,
+        )
