@@ -235,15 +235,17 @@ def psnr(frames: NDArray[np.uint8], reference: NDArray[np.uint8]) -> float:
 
 
 def test_bfloat16_stays_close(small: Networks, portrait: tuple[Source, Tensor, Tensor]) -> None:
-    frames = rendered(replace(small, dtype=torch.bfloat16), portrait)
-    exact = rendered(small, portrait)
+    source, volume, motion = portrait
+    some = source, volume, motion[:2]  # emulated, a frame takes seconds
+    frames = rendered(replace(small, dtype=torch.bfloat16), some)
+    exact = rendered(small, some)
     assert (frames != exact).any()
     assert psnr(frames, exact) >= 35
 
 
 def test_coordinates_stay_float32(small: Networks, portrait: tuple[Source, Tensor, Tensor]) -> None:
     source, volume, motion = portrait
-    kp = drive_absolute(source, motion)
+    kp = drive_absolute(source, motion[:1])
     with torch.inference_mode(), replace(small, dtype=torch.bfloat16).autocast():
         prepared = small.warping.prepare(volume, source_keypoints(source)[None])
         deformation, _ = small.warping.dense_motion(prepared, kp)
