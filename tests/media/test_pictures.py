@@ -162,6 +162,17 @@ def test_unusable_files_are_named(tmp_path: Path) -> None:
     assert "ffmpeg" in raised.value.hint
 
 
+def test_the_limit_is_the_largest_picture_that_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(upright()).save(tmp_path / "a.png")
+    monkeypatch.setenv("MODA_MAX_PIXELS", str(48 * 64))
+    assert_upright(read_image(tmp_path / "a.png"))
+    monkeypatch.setenv("MODA_MAX_PIXELS", str(48 * 64 - 1))
+    with pytest.raises(InputError, match=r"is too large \(64x48\)"):
+        read_image(tmp_path / "a.png")
+
+
 def test_colours() -> None:
     assert parse_colour("White") == (255, 255, 255)
     assert parse_colour("#1af") == (0x11, 0xAA, 0xFF)

@@ -211,6 +211,7 @@ def test_gated_and_missing_files_are_named(bench: Bench) -> None:
     assert done.exit_code == 4
     assert "gated: kling/net@main/landmark.onnx is not for everyone (403)" in done.stderr
     assert "gone: kling/net@main/gone.pth is not there (404)" in done.stderr
+    assert f"see {bench.hub.url}/kling/net" in done.stderr
     assert "/files/no.pth is not there (404)" in done.stderr
 
 
