@@ -115,4 +115,6 @@ def test_a_mouth_that_rests_through_sound_is_told_of(pausing, caplog) -> None:
 
     assert "rests in 6 of 6 s" in told(resting, pausing)
     assert "rests in 3 of 6 s" in told(later, pausing)
+    hiss = noisy(np.zeros_like(pausing), 0.02)
     assert told(spoken, pausing) == told(resting, np.zeros_like(pausing)) == ""
+    assert told(resting, hiss) == ""

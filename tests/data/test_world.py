@@ -75,7 +75,7 @@ def test_a_room_and_a_line_keep_the_voice_in_time() -> None:
 def test_a_recording_is_decided_by_its_seed_and_fits_its_file() -> None:
     spoken, others = voice(3), [voice(2, seed) for seed in (1, 2)]
     levels = []
-    for seed in range(40):
+    for seed in range(60):
         heard, again = (recorded(spoken, others, np.random.default_rng(seed)) for _ in range(2))
         assert np.array_equal(heard, again)
         assert heard.dtype == np.float32

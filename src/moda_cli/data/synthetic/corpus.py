@@ -44,6 +44,7 @@ MEAN_CLIP_S = 6.6
 PLAIN_SHARE = 0.45  # of clips without an emotion
 WORDLESS_SHARE = 0.14  # in which nobody speaks, whatever else is heard
 SILENT_SHARE = 0.25  # of these, where nothing is heard
+LONG_PAUSE_SHARE = 0.2  # of clips with a pause in which a background alone is heard
 CHUNK = 24  # clips per festival process
 CHUNKS = ".chunks"  # rows of the chunks that are written, until all are
 
@@ -181,7 +182,7 @@ def _spoken_plan(
     texts = [sentence(voice.language, rng, test) for _ in range(count)]
     pauses = rng.uniform(0.2, 1.2, count + 1)
     pauses[0], pauses[-1] = rng.uniform(0.12, 1.0), rng.uniform(0.0, 1.0)
-    if rng.random() < 0.08:
+    if rng.random() < (0.08 if test else LONG_PAUSE_SHARE):
         pauses[rng.integers(count + 1)] += rng.uniform(1.0, 2.5)
     requests = tuple(Request(voice, text, rate, pitch, size) for text in texts)
     return Plan(name, test, emotion, requests, tuple(map(float, pauses)), seed)

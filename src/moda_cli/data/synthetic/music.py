@@ -1,4 +1,4 @@
-"""Music made by rule: chords, a melody and drums, in a key and tempo of their own."""
+"""Music made by rule: chords, a melody, a bass and drums, in a key and tempo of their own."""
 
 from collections.abc import Callable
 
@@ -22,10 +22,10 @@ def music(num_samples: int, rng: Generator) -> Tone:
     beat = int(SAMPLE_RATE * 60 / rng.uniform(70, 150))
     length = num_samples + BEATS_IN_BAR * beat
     piece = np.zeros(length)
-    parts = rng.random(3) < (0.8, 0.7, 0.6)
+    parts = rng.random(4) < (0.7, 0.6, 0.6, 0.5)
     if not parts.any():
         parts[0] = True
-    for plays, part in zip(parts, (_chords, _melody, _drums), strict=True):
+    for plays, part in zip(parts, (_chords, _melody, _drums, _bass), strict=True):
         if plays:
             for start, tone in part(length, beat, rng):
                 end = min(length, start + len(tone))
@@ -57,6 +57,21 @@ def _melody(length: int, beat: int, rng: Generator) -> Tones:
             tones.append((start, voice(pitch(step), int(duration * rng.uniform(0.6, 1.1)))))
         step = int(np.clip(step + rng.integers(-3, 4), -5, 12))
         start += duration
+    return tones
+
+
+def _bass(length: int, beat: int, rng: Generator) -> Tones:
+    """A low note on every beat or half beat, most of one pitch in a bar; louder than the rest."""
+    voice, pitch = _instrument(rng), _pitches(rng.uniform(35, 80), rng)
+    loud, step = rng.uniform(0.7, 2.5), int(rng.choice((1, 2)))
+    tones: Tones = []
+    root = 0
+    for number, start in enumerate(range(0, length, beat // step)):
+        if number % (BEATS_IN_BAR * step) == 0:
+            root = int(rng.integers(7))
+        if rng.random() < 0.8:
+            hz = pitch(root + int(rng.choice((0, 0, 0, 2, 4))))
+            tones.append((start, loud * voice(hz, int(beat / step * rng.uniform(0.5, 1.1)))))
     return tones
 
 

@@ -22,9 +22,9 @@ from moda_cli.media.waves import Wave
 VOICE_RMS = 0.08  # of clean speech, -22 dBFS
 IN_A_ROOM, WITH_ANOTHER, ON_A_LINE, LEVELLED = 0.35, 0.12, 0.25, 0.7  # shares of recordings
 BACKGROUNDS = (0.4, 0.45, 0.15)  # shares of recordings with none, one and two
-KINDS = {"hiss": 0.22, "hum": 0.1, "babble": 0.14, "clicks": 0.12, "wind": 0.1, "music": 0.32}
-BELOW_DB = (0.0, 30.0)  # how far a background is below the voice
-BABBLE_BELOW_DB = 8.0  # at least: nearer voices could be the speaker's
+KINDS = {"hiss": 0.2, "hum": 0.09, "babble": 0.13, "clicks": 0.11, "wind": 0.09, "music": 0.38}
+BELOW_DB = 30.0  # how far a background is below the voice, at most
+LEAST_BELOW_DB = {"babble": 8.0, "music": -5.0}  # nearer voices could be the speaker's; else 0
 ANOTHER_BELOW_DB = (10.0, 24.0)  # somebody else further off
 CODECS = (  # of FFmpeg, the ending of their files, their sample rates, kbit/s
     ("libopus", ".ogg", SAMPLE_RATE, (6, 8, 12, 16)),
@@ -48,8 +48,7 @@ def recorded(voice: Wave, others: Sequence[Wave], rng: Generator) -> Wave:
     speaks = bool(voice.any())
     for _ in range(rng.choice(3, p=BACKGROUNDS) if speaks else rng.integers(1, 3)):
         kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
-        least = BABBLE_BELOW_DB if kind == "babble" else BELOW_DB[0]
-        below = rng.uniform(least, BELOW_DB[1])
+        below = rng.uniform(LEAST_BELOW_DB.get(kind, 0.0), BELOW_DB)
         sound = background(kind, len(voice), others, rng)
         heard = heard + sound * VOICE_RMS * 10 ** (-below / 20)
     if rng.random() < ON_A_LINE:
