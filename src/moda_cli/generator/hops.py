@@ -27,7 +27,7 @@ class Hop:
     """How far a window goes beyond what is known: its new frames, and frames to come."""
 
     new: int = 4
-    ahead: int = 2
+    ahead: int = 3
 
 
 class HopSampler:
