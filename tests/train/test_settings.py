@@ -47,11 +47,12 @@ def test_the_paper_s_settings() -> None:
 
 
 CONTINUED = [  # the bundled model goes on from the one before it
-    "steps=6500",
-    "learning_rate=6e-4",
+    "steps=2100",
+    "learning_rate=5e-4",
+    "warmup_steps=100",
     "ema_decay=0.999",
     "checkpoint_every=500",
-    "validate_every=1000",
+    "validate_every=700",
 ]
 
 
