@@ -7,11 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors import safe_open
+from torch import nn
 
 from moda_cli.errors import UsageError
 from moda_cli.owner import LOCK
 from moda_cli.train.loop import train
+from moda_cli.train.optimiser import MOMENTS, State
 from toy_features import short, write_features
 from train_runs import assert_same_run, start
 
@@ -70,6 +73,21 @@ def test_checkpoints_hold_tensors_and_json(features: Path, tmp_path: Path) -> No
     files = {path for path in tmp_path.rglob("*") if path.is_file()}
     kinds = {path.suffix for path in files - {tmp_path / LOCK}}
     assert kinds == {".safetensors", ".json", ".jsonl", ".png"}
+
+
+def test_restored_weights_lie_where_fresh_ones_do() -> None:
+    """A file's tensors are not aligned, and a product of such differs in its last bits."""
+    state = State(nn.Linear(5, 7), short())
+    places = [tensor.data_ptr() for tensor in state.average.values()]
+    read = {
+        f"{kind}.{name}": torch.randn(parameter.numel() + 1)[1:].view(parameter.shape)
+        for kind in ("network", "average", *MOMENTS)
+        for name, parameter in state.parameters.items()
+    }
+    state.restore(read, {"step": 3, "seconds": 1.0, "best": 0.5})
+    assert [tensor.data_ptr() for tensor in state.average.values()] == places
+    for kind, tensors in (("network", state.parameters), ("average", state.average)):
+        assert all(torch.equal(tensors[name], read[f"{kind}.{name}"]) for name in tensors)
 
 
 @pytest.mark.slow

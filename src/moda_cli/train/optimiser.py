@@ -71,8 +71,9 @@ class State:
                 kind: spread_like(tensors[f"{kind}.{name}"], parameter)
                 for kind in ("network", "average", *MOMENTS)
             }
-            local_part(parameter).copy_(local_part(placed.pop("network")))
-            self.average[name] = placed.pop("average")
+            # copied, for a file's tensors are not aligned as torch's are, and kernels round by that
+            for kind, own in (("network", parameter), ("average", self.average[name])):
+                local_part(own).copy_(local_part(placed.pop(kind)))
             step = torch.tensor(float(self.step), device=parameter.device if self.fused else None)
             self.optimizer.state[parameter] = {"step": step, **placed}
 
