@@ -19,13 +19,13 @@ from torch import Tensor
 from moda_cli import media
 from moda_cli.config import EMOTIONS, FPS, SAMPLE_RATE, SAMPLES_PER_FRAME, SamplerConfig
 from moda_cli.control.timeline import parse_emotion
-from moda_cli.generator.hops import Hop, HopSampler
+from moda_cli.generator.hearing import HearsMel
+from moda_cli.generator.hops import Hop
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.takes import causal_take, sample
 from moda_cli.media.waves import Wave
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
-from moda_cli.speech.logmel import LiveMel
 
 Table = dict[str, dict[str, float]]  # row -> column -> value
 
@@ -88,15 +88,14 @@ class LiveSpeaker(Speaker):
 
     def speak(self, wave: Wave, emotion: str, config: SamplerConfig | None = None) -> Tensor:
         """The motion (T, 70) that a session would show, without its delay."""
-        sampler = HopSampler(self.model, config or self.config, self.hop)
-        mel = LiveMel(self.model.network.config.known + self.hop.ahead)
         timeline, parts = parse_emotion(emotion), []
+        sampler = HearsMel().hops(self.model, timeline, config or self.config, None, self.hop)
         size = self.hop.new * SAMPLES_PER_FRAME
         for start in range(0, len(wave) + self.hop.ahead * SAMPLES_PER_FRAME, size):
             block = wave[start : start + size]
-            mel.push(np.pad(block, (0, size - len(block))))
+            sampler.ear.push(np.pad(block, (0, size - len(block))))
             shares = timeline.emotion_shares(start // SAMPLES_PER_FRAME, sampler.window)
-            parts.append(sampler.step(mel.last(sampler.window), shares))
+            parts.append(sampler.step(shares))
         num_frames = -(-len(wave) // SAMPLES_PER_FRAME)
         return torch.cat(parts)[self.hop.ahead :][:num_frames]
 

@@ -131,8 +131,8 @@ class Pipeline:
             for frame in session.frames():  # 25 a second: frame.picture, frame.sound
                 show(frame)
 
-        Options are those of `generate` that speak of the portrait, `size`, `emotion` and `seed`.
-        Errors are those of `generate`, UsageError also for a model that makes long windows.
+        Options are those of `generate` that speak of the portrait, sampling, `size` and `emotion`.
+        Errors are those of `generate`, UsageError also for a model whose windows are too short.
         """
         with as_arguments(), _clip(portrait, "-", "-", options) as clip:
             return Speaker(self.loaded, clip).session()

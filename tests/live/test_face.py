@@ -16,7 +16,7 @@ from moda_cli.generator.takes import causal_take, sample
 from moda_cli.live.face import LiveFace, LiveFrame
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
-from moda_cli.speech.logmel import LiveMel, log_mel, window_features
+from moda_cli.speech.logmel import PushedMel, log_mel, window_features
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 HOP = Hop()
@@ -38,7 +38,13 @@ def face(pipeline: Pipeline, emotion: str = "none", seed: int = 42) -> LiveFace:
     clip = ClipConfig(EXAMPLES / "portrait.png", Path("-"), Path("-"), render=RenderConfig(size=64))
     portrait = pipeline.studio.look(clip)
     renderer = pipeline.studio.renderer(portrait, pipeline.model.stats.neutral, absolute=False)
-    return LiveFace(pipeline.model, renderer, emotion, seed, HOP)
+    sampler = hop_sampler(pipeline, seed)
+    return LiveFace(sampler, renderer, pipeline.model.stats.neutral, parse_emotion(emotion))
+
+
+def hop_sampler(pipeline: Pipeline, seed: int = 42) -> HopSampler:
+    model, start = pipeline.model, parse_emotion("none")
+    return pipeline.hearing.hops(model, start, SamplerConfig(seed=seed), None, HOP)
 
 
 def hops(wave: np.ndarray) -> np.ndarray:
@@ -55,13 +61,11 @@ def articulators(pipeline: Pipeline, motion: torch.Tensor) -> torch.Tensor:
 
 def moved(pipeline: Pipeline, wave: np.ndarray, seed: int = 42) -> torch.Tensor:
     """The motion (T, 70) that a live face is given for a wave, and silence after it."""
-    sampler = HopSampler(pipeline.model, SamplerConfig(seed=seed), HOP)
-    known = pipeline.model.network.config.known
-    mel, made = LiveMel(known + HOP.ahead), []
+    sampler, made = hop_sampler(pipeline, seed), []
     for hop in hops(np.pad(wave, (0, HOP.new * SAMPLES_PER_FRAME))):
-        mel.push(hop)
+        sampler.ear.push(hop)
         shares = parse_emotion("none").emotion_shares(0, sampler.window)
-        made.append(sampler.step(mel.last(sampler.window), shares))
+        made.append(sampler.step(shares))
     return torch.cat(made)[HOP.ahead :][: len(wave) // SAMPLES_PER_FRAME]
 
 
@@ -86,7 +90,7 @@ def test_a_pushed_sound_is_heard_as_a_whole_one() -> None:
     wave = (0.1 * rng.standard_normal(60 * SAMPLES_PER_FRAME)).astype(np.float32)
     frames = wave.reshape(60, -1)
     silent = np.zeros(5 * SAMPLES_PER_FRAME, np.float32)
-    mel = LiveMel(5)
+    mel = PushedMel(5)
     for start in range(0, 60, 3):
         mel.push(frames[start : start + 3].ravel())
     assert torch.equal(
@@ -178,15 +182,6 @@ def test_what_is_asked_while_it_runs_shows_and_is_forgotten_when_replaced(
     assert [e.values["emotion"] for e in given._timeline.asking("emotion")]
 
 
-def test_a_model_of_long_windows_is_refused(pipeline: Pipeline) -> None:
-    from dataclasses import replace
-
-    from moda_cli.generator.mmdit import MMDiT
-    from moda_cli.generator.model import MotionGenerator
-
-    long = MMDiT(replace(pipeline.model.network.config, known=0))
-    model = MotionGenerator(long, pipeline.model.stats)
-    with pytest.raises(UsageError, match="long windows"):
-        LiveFace(model, None, "none", 0, HOP)  # type: ignore[arg-type]
+def test_emotions_that_need_the_whole_sound_are_refused(pipeline: Pipeline) -> None:
     with pytest.raises(UsageError, match="whole sound"):
         face(pipeline, "auto")

@@ -1,16 +1,26 @@
 """What a model hears a sound through, chosen once: log-mel, or a speech encoder."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Protocol
 
 from moda_cli.config import SamplerConfig
 from moda_cli.control.timeline import Timeline
+from moda_cli.generator.hops import Hop, HopSampler
 from moda_cli.generator.model import MotionGenerator
-from moda_cli.generator.takes import Take, causal_take, live_take, released_take
+from moda_cli.generator.takes import (
+    Take,
+    causal_take,
+    lips_from_rest,
+    live_take,
+    released_take,
+    start_of,
+)
 from moda_cli.media.waves import Read, Samples
 from moda_cli.motion import Source
 from moda_cli.speech.encoder import SpeechEncoder
-from moda_cli.speech.released import LiveSpeech, SpeechFeatures
+from moda_cli.speech.logmel import PushedMel
+from moda_cli.speech.released import LiveSpeech, PushedSpeech, SpeechFeatures, silence
 
 
 class Hearing(Protocol):
@@ -34,6 +44,19 @@ class Hearing(Protocol):
         models that start from it.
         """
 
+    def hops(
+        self,
+        model: MotionGenerator,
+        timeline: Timeline,
+        config: SamplerConfig,
+        source: Source | None,
+        hop: Hop,
+    ) -> HopSampler:
+        """The same a few frames at a time, of a sound that is pushed.
+
+        timeline: as it begins. Raises UsageError for windows that are shorter than a hop.
+        """
+
 
 class HearsMel:
     """Log-mel, without weights."""
@@ -50,6 +73,17 @@ class HearsMel:
     ) -> Take:
         """Causal windows, whether the sound is whole or still arriving."""
         return causal_take(model, sound, timeline, config, source)
+
+    def hops(
+        self,
+        model: MotionGenerator,
+        timeline: Timeline,
+        config: SamplerConfig,
+        source: Source | None,
+        hop: Hop,
+    ) -> HopSampler:
+        """Windows as short as a hop, where the model was trained on them."""
+        return HopSampler(model, config, hop, start_of(model, source), PushedMel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,3 +106,16 @@ class HearsSpeech:
             return live_take(model, LiveSpeech(self.encoder, sound), timeline, config, source)
         whole = SpeechFeatures(self.encoder, sound)
         return released_take(model, whole, timeline, config, source)
+
+    def hops(
+        self,
+        model: MotionGenerator,
+        timeline: Timeline,
+        config: SamplerConfig,
+        source: Source | None,
+        hop: Hop,
+    ) -> HopSampler:
+        """Windows that slide, their lips moved as in the causal form."""
+        start, window = start_of(model, source), model.network.config.window
+        lips = lips_from_rest(model, silence(self.encoder, window), timeline, config, start)
+        return HopSampler(model, config, hop, start, partial(PushedSpeech, self.encoder), lips)

@@ -1,25 +1,41 @@
-"""Motion a few frames at a time: short windows that go on from the motion before them.
+"""Motion a few frames at a time: windows that go on from the motion before them.
 
 A window is the frames that are known, the new ones, and some to come whose sound is heard as well,
 so that lips get ready for it; these are made again by the next window. What a frame is sampled from
 is drawn once, whatever windows it lies in: so they agree on it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 
-from moda_cli.config import SamplerConfig
+from moda_cli.config import ModelConfig, SamplerConfig
+from moda_cli.errors import UsageError
 from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.sampler import euler_sigmas, smooth_pose
-from moda_cli.generator.takes import frame_noise
+from moda_cli.generator.takes import Start, frame_noise, physical
+from moda_cli.media.waves import Wave
 from moda_cli.motion import MOUTH_CHANNELS
 
 MENDED = 7  # frames over which a window is led from where its predecessor ended to its own way
+
+
+class Ear(Protocol):
+    """What a model hears of a sound that is pushed; some of it can be taken back."""
+
+    def push(self, frames: Wave) -> None:
+        """The samples of the next frames (n * 640,)."""
+
+    def take_back(self, frames: int) -> None:
+        """Forget the last frames, as if others were pushed in their place."""
+
+    def last(self, length: int) -> Tensor:
+        """Features (length, layers, channels) of the last frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,52 +43,85 @@ class Hop:
     """How far a window goes beyond what is known: its new frames, and frames to come."""
 
     new: int = 4
-    ahead: int = 3
+    ahead: int = 2
+
+    @classmethod
+    def of(cls, shape: ModelConfig) -> Self:
+        """What suits a model: one that makes long windows alone makes more frames at a time."""
+        return cls() if shape.known else cls(new=8)
+
+    def known(self, shape: ModelConfig) -> int:
+        """Frames at a window's start whose motion is known.
+
+        As many as the model may be told (`ModelConfig.known`). Other models' windows are always as
+        long as they were trained, and slide: what they share with the motion before is led to it.
+        Raises UsageError for windows that are shorter than a hop.
+        """
+        known = shape.known or shape.window - self.new - self.ahead
+        if known < 1:
+            frames = self.new + self.ahead
+            raise UsageError(
+                f"windows of {shape.window} frames are too short to answer while somebody speaks",
+                hint=f"take mini, moda, or a model whose windows have more than {frames}",
+            )
+        return known
 
 
 class HopSampler:
-    """The motion of one face, (hop.new) frames at every call; it begins at rest.
+    """The motion of one face, (hop.new) frames at every call; it begins at its start.
 
-    For models that may be told the first frames of a window (`ModelConfig.known`).
+    Its sound is pushed to `ear`, as many frames before every call.
     """
 
-    def __init__(self, model: MotionGenerator, config: SamplerConfig, hop: Hop) -> None:
-        self._model, self._hop, self._shape = model, hop, model.network.config
+    def __init__(
+        self,
+        model: MotionGenerator,
+        config: SamplerConfig,
+        hop: Hop,
+        start: Start,
+        ear: Callable[[int], Ear],
+        lips: Callable[[Tensor], Tensor] = lambda z: z,
+    ) -> None:
+        """ear(frames) is one that has heard so many silent frames.
+
+        lips(z) does what is to be done with new frames (n, 70), normalised. Raises UsageError for
+        windows that are shorter than a hop.
+        """
+        self.hop = hop
+        self._model, self._shape, self._start, self._lips = model, model.network.config, start, lips
+        self._known = hop.known(self._shape)
+        self.ear = ear(self._known + hop.ahead)
         self._sigmas = euler_sigmas(config.steps or self._shape.steps, self._shape.last_sigma)
         self._terms = guidance_terms(config, self._shape)
         self._generator = torch.Generator().manual_seed(config.seed)
-        rest = model.stats.normalise(model.stats.neutral)
         fade = (1 - torch.arange(1, hop.new + hop.ahead + 1) / MENDED).clamp(min=0)[:, None]
         still = torch.ones(self._shape.motion_dim)
         still[list(MOUTH_CHANNELS)] = 0  # lips are the sound's
         self._fade = (fade * still).to(model.device)
-        self._made = rest.repeat(self._shape.known + 1, 1)  # (known + 1, 70) normalised
+        self._made = start.prev.repeat(self._known + 1, 1)  # (known + 1, 70) normalised
         # of the known frames, then of those to come
-        self._noise = frame_noise(self._shape, self._shape.known, self._generator)
+        self._noise = frame_noise(self._shape, self._known, self._generator)
 
     @property
     def window(self) -> int:
-        """Frames whose sound is heard: `ModelConfig.known` before the new ones, and those ahead."""
-        return self._shape.known + self._hop.new + self._hop.ahead
+        """Frames whose sound is heard: those known before the new ones, and those ahead."""
+        return self._known + self.hop.new + self.hop.ahead
 
     @torch.inference_mode()
-    def step(self, audio: Tensor, emotions: Mapping[int, Tensor]) -> Tensor:
-        """The next frames (new, 70), physical.
-
-        audio: features of the window (window, layers, channels). emotions: the share (window,) of
-        each class.
-        """
-        model, known = self._model, self._shape.known
+    def step(self, emotions: Mapping[int, Tensor]) -> Tensor:
+        """The next frames (new, 70), physical. emotions: the share (window,) of each class."""
+        model, known, told = self._model, self._known, self._made
         missing = self.window - len(self._noise)
         more = frame_noise(self._shape, missing, self._generator)
         self._noise = torch.cat((self._noise, more))
-        told = self._made
-        prev = told[torch.arange(1, self.window + 1).clamp(max=known)]
+        prev = told[:1]
+        if self._shape.known:
+            prev = told[torch.arange(1, self.window + 1).clamp(max=known)]
         device = model.device
         window = Window(
-            audio.to(device),
+            self.ear.last(self.window).to(device),
             emotions,
-            model.stats.identity.to(device),
+            self._start.identity.to(device),
             prev.to(device),
             self._terms,
         )
@@ -84,7 +133,7 @@ class HopSampler:
             off = given[:, -1:] - z[:, known - 1 : known]
             z[:, :known] = (1 - after) * given + after * noise[:, :known]
         z[:, known:] += self._fade * off
-        new = smooth_pose(smooth_pose(z))[0, known : known + self._hop.new].cpu()  # as of a file
+        new = smooth_pose(smooth_pose(z))[0, known : known + self.hop.new].cpu()  # as of a file
         self._made = torch.cat((self._made, new))[-known - 1 :]
-        self._noise = self._noise[self._hop.new :]
-        return model.stats.denormalise(new)
+        self._noise = self._noise[self.hop.new :]
+        return physical(model, self._lips(new), self._start)

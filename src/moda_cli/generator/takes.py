@@ -17,7 +17,7 @@ from moda_cli.generator.sampler import CountFrames, Velocity, Windows, euler_sig
 from moda_cli.media.waves import Read, Samples, frames_to_cover, reader
 from moda_cli.motion import EPS, LIP_KEYPOINTS, MOUTH_CHANNELS, SCALE, Source
 from moda_cli.speech.logmel import LogMel
-from moda_cli.speech.released import ADDED, LiveSpeech, SpeechFeatures
+from moda_cli.speech.released import ADDED, LiveSpeech, SpeechFeatures, silence
 
 EASE_IN = 10  # frames over which a clip leaves the source picture
 SIZED = slice(63, 67)  # scale and translation grow with the face in its crop
@@ -29,7 +29,7 @@ Finish = Callable[[Tensor, bool], Tensor]  # (normalised (n, 70), the clip's las
 
 
 @dataclass(frozen=True, slots=True)
-class _Start:
+class Start:
     """What a clip begins with."""
 
     identity: Tensor  # (63) canonical keypoints
@@ -38,17 +38,17 @@ class _Start:
     prev: Tensor  # (70) normalised, the frame before the first
 
 
-def _start(model: MotionGenerator, source: Source | None) -> _Start:
+def start_of(model: MotionGenerator, source: Source | None) -> Start:
     """The portrait's start for a model trained on extracted sources, else the model's own.
 
     The release's models move faces of one size: the portrait's scale is divided out before the
-    model and multiplied back by `_physical`. Raises WeightsError for a model that needs a source
+    model and multiplied back by `physical`. Raises WeightsError for a model that needs a source
     and has none.
     """
     stats = model.stats
     if not model.starts_from_portrait:
         prev = stats.normalise(stats.neutral)
-        return _Start(stats.identity, stats.neutral, torch.ones(1), prev)
+        return Start(stats.identity, stats.neutral, torch.ones(1), prev)
     if source is None:
         raise WeightsError(
             "this model starts from the portrait's own motion, which the LivePortrait motion "
@@ -58,10 +58,10 @@ def _start(model: MotionGenerator, source: Source | None) -> _Start:
     ratio = (source.motion[SCALE] + EPS) / (stats.mean[SCALE] + EPS)
     prev = source.motion.clone()
     prev[SIZED] /= ratio
-    return _Start(source.kp_canonical.flatten(), source.motion, ratio, stats.normalise(prev))
+    return Start(source.kp_canonical.flatten(), source.motion, ratio, stats.normalise(prev))
 
 
-def _physical(model: MotionGenerator, z: Tensor, start: _Start) -> Tensor:
+def physical(model: MotionGenerator, z: Tensor, start: Start) -> Tensor:
     """Physical motion (T, 70) of normalised z, at the portrait's size."""
     motion = model.stats.denormalise(z)
     motion[:, SIZED] *= start.ratio
@@ -89,7 +89,7 @@ class Take:
     num_frames: int | CountFrames
     timeline: Timeline
     config: SamplerConfig
-    start: _Start
+    start: Start
     draw_noise: DrawNoise
     finisher: Callable[[], Finish]  # called before the first window; each clip has its own
 
@@ -184,12 +184,12 @@ def causal_take(
     arriving. The first frame is the source picture's, and the clip eases out of it. Raises
     WeightsError for a model that needs a source and has none.
     """
-    shape, start = model.network.config, _start(model, source)
+    shape, start = model.network.config, start_of(model, source)
     mel = LogMel(wave if callable(wave) else reader(wave))
 
     def finisher() -> Finish:
         ease = _EaseIn(start.motion)
-        return lambda z, _: ease(_physical(model, z, start))
+        return lambda z, _: ease(physical(model, z, start))
 
     return Take(
         lambda frame: mel.window(frame, shape.window),
@@ -217,7 +217,7 @@ def released_take(
     (1, window, 70), by default from the seed. Raises WeightsError for a model that needs a source
     and has none.
     """
-    shape, start = model.network.config, _start(model, source)
+    shape, start = model.network.config, start_of(model, source)
 
     def finisher() -> Finish:
         pieces: list[Tensor] = []
@@ -228,7 +228,7 @@ def released_take(
                 return piece[:0]
             z = torch.cat(pieces)
             z = modulate_lips(z, z[LIP_REFERENCE], LIP_KEYPOINTS)
-            return _physical(model, z[: features.covering], start)
+            return physical(model, z[: features.covering], start)
 
         return finish
 
@@ -255,21 +255,32 @@ def live_take(
     As `released_take`, but lips move away from their rest in silence that is sampled first, by the
     largest distance so far. Raises WeightsError for a model that needs a source and has none.
     """
-    shape, start = model.network.config, _start(model, source)
-
-    def take(
-        audio_at: Callable[[int], Tensor],
-        num_frames: int | CountFrames,
-        finisher: Callable[[], Finish],
-    ) -> Take:
-        noise = window_noise(shape, config.seed)
-        return Take(audio_at, num_frames, timeline, config, start, noise, finisher)
+    shape, start = model.network.config, start_of(model, source)
 
     def finisher() -> Finish:
-        quiet = features.silence(shape.window)
-        silent = take(lambda _: quiet, ADDED, lambda: lambda z, _: z)  # stays normalised
-        rest = torch.cat(list(sample(model, silent)))[LIP_REFERENCE]
-        lips = LiveLips(rest, LIP_KEYPOINTS)
-        return lambda z, _: _physical(model, lips(z), start)
+        quiet = silence(features.encoder, shape.window)
+        lips = lips_from_rest(model, quiet, timeline, config, start)
+        return lambda z, _: physical(model, lips(z), start)
 
-    return take(lambda frame: features.window(frame, shape.window), features.frames, finisher)
+    return Take(
+        lambda frame: features.window(frame, shape.window),
+        features.frames,
+        timeline,
+        config,
+        start,
+        window_noise(shape, config.seed),
+        finisher,
+    )
+
+
+def lips_from_rest(
+    model: MotionGenerator, quiet: Tensor, timeline: Timeline, config: SamplerConfig, start: Start
+) -> LiveLips:
+    """The released modulation of lips, away from their rest in 2 s of silence, sampled for it.
+
+    quiet: the features of that silence (window, layers, channels).
+    """
+    noise = window_noise(model.network.config, config.seed)
+    take = Take(lambda _: quiet, ADDED, timeline, config, start, noise, lambda: lambda z, _: z)
+    rest = torch.cat(list(sample(model, take)))[LIP_REFERENCE]  # stays normalised
+    return LiveLips(rest, LIP_KEYPOINTS)

@@ -9,17 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moda_cli.config import FPS, SAMPLES_PER_FRAME, RenderConfig, SamplerConfig
+from moda_cli.config import FPS, SAMPLES_PER_FRAME, RenderConfig
 from moda_cli.control.edits import Edits
-from moda_cli.control.timeline import Entry, Timeline, parse_emotion
+from moda_cli.control.timeline import Entry, Timeline
 from moda_cli.errors import UsageError
-from moda_cli.generator.hops import Hop, HopSampler
-from moda_cli.generator.model import MotionGenerator
+from moda_cli.generator.hops import HopSampler
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.motion import MOTION_DIM
 from moda_cli.render.renderer import Renderer
-from moda_cli.speech.logmel import LiveMel
 
 CLOSES_S, SHUT_S = 3 / FPS, 0.4  # an interrupted mouth closes in this time; stays shut
 KEPT = 50  # frames that an interrupt can change
@@ -48,28 +46,21 @@ class Heard:
 class LiveFace:
     """Frames for sound that comes in hops of `hop.new` frames; they are `hop.ahead` frames late.
 
-    Where nobody speaks, silence is pushed: the face idles. Raises UsageError for a model that was
-    not trained on short windows.
+    Where nobody speaks, silence is pushed: the face idles. Raises UsageError for emotions that
+    need the whole sound.
     """
 
     def __init__(
-        self, model: MotionGenerator, renderer: Renderer, emotion: str, seed: int, hop: Hop
+        self, sampler: HopSampler, renderer: Renderer, neutral: Tensor, timeline: Timeline
     ) -> None:
-        """emotion: as `--emotion`. seed: of the motion."""
-        shape = model.network.config
-        if not shape.known or shape.audio != "logmel":
-            raise UsageError(
-                "this model makes long windows: it cannot answer while somebody speaks",
-                hint="take mini, or train one with --set shortest_window and model.known",
-            )
-        self.hop, self._neutral, self._renderer = hop, model.stats.neutral, renderer
-        self._sampler = HopSampler(model, SamplerConfig(seed=seed), hop)
-        self._mel = LiveMel(shape.known + hop.ahead)
-        self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
-        self._timeline = parse_emotion(emotion)
-        if self._timeline.auto:
+        """neutral: (70) as of the renderer. timeline: as it begins."""
+        if timeline.auto:
             hint = "name the emotions, now and while it runs"
             raise UsageError("--emotion auto needs the whole sound before it begins", hint=hint)
+        self.hop = hop = sampler.hop
+        self._sampler, self._renderer, self._neutral = sampler, renderer, neutral
+        self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
+        self._timeline = timeline
         self._motion = torch.zeros(0, MOTION_DIM)  # of the last frames, before the timeline's part
         self.made = 0  # frames
         self._last = next(renderer.render(self._neutral[None]))
@@ -80,11 +71,11 @@ class LiveFace:
 
     def hear(self, wave: Wave) -> Heard:
         """Make the motion of the next frames; `draw`, in another thread or later, shows them."""
-        self._mel.push(wave)
+        self._sampler.ear.push(wave)
         new, window = self.hop.new, self._sampler.window
         first = self.made - (window - new - self.hop.ahead)
         shares = self._timeline.emotion_shares(first, window)
-        motion = self._sampler.step(self._mel.last(window), shares)
+        motion = self._sampler.step(shares)
         self._motion = torch.cat((self._motion, motion))[-KEPT:]
         sound = np.concatenate((self._late, wave))
         sound, self._late = np.split(sound, [new * SAMPLES_PER_FRAME])
@@ -119,8 +110,8 @@ class LiveFace:
         """
         ahead, count = self.hop.ahead, min(self.made - shown, len(self._motion))
         silence = np.zeros(ahead * SAMPLES_PER_FRAME, np.float32)
-        self._mel.take_back(ahead)
-        self._mel.push(silence)
+        self._sampler.ear.take_back(ahead)
+        self._sampler.ear.push(silence)
         self._late = silence
         begins = (shown + 0.5) / FPS  # changes are centred: it is done in three frames
         ends = self.made / FPS + SHUT_S

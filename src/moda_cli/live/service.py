@@ -73,7 +73,7 @@ class Service:
     def __init__(self, speaker: Speaker, limits: Limits, host: str, token: str | None) -> None:
         """host: where it listens; token: what clients must have.
 
-        Raises UsageError for a model that makes long windows.
+        Raises UsageError for a model whose windows are too short.
         """
         self._speaker, self._limits, self._host, self._token = speaker, limits, host, token
         self._counts = Counts()

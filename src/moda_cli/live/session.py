@@ -25,7 +25,7 @@ from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
-WORK_S = 0.08  # for a hop's motion and its first picture to be made
+WORK_S = 0.11  # for a hop's motion and its first picture to be made
 SMOOTHED = 0.05  # share of the last hop in how busy it is
 LATE_S = 1 / FPS  # pictures are left out so that none is later
 LONGEST_S = 600.0  # of sound that waits

@@ -10,6 +10,7 @@ from moda_cli.config import SAMPLES_PER_FRAME
 
 Wave = NDArray[np.float32]  # (N,) mono, 16 kHz, in [-1, 1]
 Read = Callable[[int], Wave]  # the next samples of a sound; fewer than asked for only at its end
+TAKEN_BACK = 50  # frames of a sound that is pushed: so many can be taken back
 
 
 def num_frames(num_samples: int) -> int:

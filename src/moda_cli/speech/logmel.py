@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.media.waves import Read, Tail, Wave, frames_to_cover
+from moda_cli.media.waves import TAKEN_BACK, Read, Tail, Wave, frames_to_cover
 
 NUM_HOPS = 4  # 10 ms hops per video frame
 NUM_MELS = 80
@@ -58,7 +58,6 @@ def _hops_to_mel(samples: Wave) -> Tensor:
 
 LEVEL_FLOOR = -9.0  # mean log-mel of speech 15 dB below -23 dBFS; quieter sound is background
 LEVEL_CONTEXT = 60 * FPS  # frames the running level looks back on
-TAKEN_BACK = 50  # frames of a live sound that can be
 RANGE = 12.0  # 52 dB below the level is as quiet as silence
 
 
@@ -108,7 +107,7 @@ class LogMel:
         return window_features(self._mel, start - (self._done - len(self._mel)), length)
 
 
-class LiveMel:
+class PushedMel:
     """`window_features` of the end of a sound that is pushed; some of it can be taken back."""
 
     def __init__(self, silent: int) -> None:

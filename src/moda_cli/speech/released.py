@@ -1,7 +1,8 @@
 """Sound to what a HuBERT or wav2vec 2.0 encoder makes of it: (T, layers, D) at 25 fps, as released.
 
 An hour of sound never holds all of its features, which are 3.3 GB. The release hears a clip whole;
-`LiveSpeech` hears sound that is still arriving, no window further than its own end.
+`LiveSpeech` hears sound that is still arriving, no window further than its own end, and
+`PushedSpeech` what was pushed so far.
 """
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
-from moda_cli.media.waves import Read, Samples, Tail, Wave, frames_to_cover, num_frames
+from moda_cli.media.waves import TAKEN_BACK, Read, Samples, Tail, Wave, frames_to_cover, num_frames
 from moda_cli.speech.encoder import SpeechEncoder
 
 PRE_EMPHASIS = 0.97
@@ -128,16 +129,12 @@ class LiveSpeech:
     """
 
     def __init__(self, encoder: SpeechEncoder, read: Read) -> None:
-        self._encoder = encoder
+        self.encoder = encoder
         self._tail = Tail(read, PIECE + 2 * SAMPLES_PER_FRAME)
 
     def frames(self, stop: int) -> int:
         """How many of the first `stop` frames there are; waits for them."""
         return self._tail.frames(stop)
-
-    def silence(self, length: int) -> Tensor:
-        """Features (length, layers, D) of the 2 s of silence alone; zeros past their end."""
-        return _pad_to(self._encode(np.zeros(SILENCE, np.float32), 0), length)
 
     def window(self, start: int, length: int) -> Tensor:
         """Features (length, layers, D) from frame `start` on; zeros past the silence at the end.
@@ -150,7 +147,7 @@ class LiveSpeech:
             end = min(end, self._tail.count + SILENCE)
         heard = max(0, num_frames(end) * SAMPLES_PER_FRAME - PIECE)
         context = max(heard, (start - CONTEXT) * SAMPLES_PER_FRAME)
-        features = self._encode(self._emphasised(heard, end), context - heard)
+        features = _encode(self.encoder, self._emphasised(heard, end), context - heard)
         return _pad_to(features[start - num_frames(context) :], length)
 
     def _emphasised(self, start: int, stop: int) -> Wave:
@@ -162,12 +159,45 @@ class LiveSpeech:
             wave = pre_emphasise(self._tail.samples(start - 1, start + spoken), 1)
         return np.pad(through_pcm16(wave), (0, stop - start - spoken))
 
-    def _encode(self, wave: Wave, start: int) -> Tensor:
-        """Features of samples [start, end), a whole frame or more, at the level of the wave."""
-        padded = pad_piece(normalise_piece(wave)[start:])
-        with torch.inference_mode():
-            features: Tensor = self._encoder(padded[None].to(self._encoder.device))[0]
-        return features
+
+class PushedSpeech:
+    """Features of the end of a sound that is pushed; some of it can be taken back.
+
+    They are heard as by `LiveSpeech`: with 10 s before them, at the level of the last 60 s.
+    """
+
+    def __init__(self, encoder: SpeechEncoder, silent: int) -> None:
+        """The sound begins with so many silent frames."""
+        self._encoder = encoder
+        self._wave: Wave = np.zeros(silent * SAMPLES_PER_FRAME, np.float32)  # the end of it
+
+    def push(self, frames: Wave) -> None:
+        """The samples of the next frames (n * 640,)."""
+        keep = PIECE + (TAKEN_BACK + 1) * SAMPLES_PER_FRAME
+        self._wave = np.concatenate((self._wave, frames))[-keep:]
+
+    def take_back(self, frames: int) -> None:
+        """Forget the last frames, TAKEN_BACK at most, as if others were pushed in their place."""
+        self._wave = self._wave[: len(self._wave) - frames * SAMPLES_PER_FRAME]
+
+    def last(self, length: int) -> Tensor:
+        """Features (length, layers, D) of the last frames."""
+        heard = pre_emphasise(self._wave, max(0, len(self._wave) - PIECE))
+        context = max(0, len(heard) - (length + CONTEXT) * SAMPLES_PER_FRAME)
+        return _encode(self._encoder, through_pcm16(heard), context)[-length:]
+
+
+def silence(encoder: SpeechEncoder, length: int) -> Tensor:
+    """Features (length, layers, D) of 2 s of silence alone; zeros past their end."""
+    return _pad_to(_encode(encoder, np.zeros(SILENCE, np.float32), 0), length)
+
+
+def _encode(encoder: SpeechEncoder, wave: Wave, start: int) -> Tensor:
+    """Features of samples [start, end), a whole frame or more, at the level of the wave."""
+    padded = pad_piece(normalise_piece(wave)[start:])
+    with torch.inference_mode():
+        features: Tensor = encoder(padded[None].to(encoder.device))[0]
+    return features
 
 
 def _pad_to(features: Tensor, length: int) -> Tensor:
