@@ -2,7 +2,8 @@
 
 `python -m benchmarks.motion_quality --features DIR` reads the test split that
 `moda extract --synthetic 4 -o DIR` leaves, and takes about 4 minutes on one free core. With
-`--hop NEW AHEAD` it compares motion made live, so many frames at a time, with a file's.
+`--hop NEW AHEAD COMING` it compares motion made live, so many frames at a time, with a file's;
+COMING: frames beyond whose sound is known, 0 of a microphone's.
 """
 
 import argparse
@@ -85,6 +86,7 @@ class LiveSpeaker(Speaker):
     """The same, a few frames at a time as their sound arrives."""
 
     hop: Hop
+    coming: int  # frames beyond the hop whose sound is known
 
     def speak(self, wave: Wave, emotion: str, config: SamplerConfig | None = None) -> Tensor:
         """The motion (T, 70) that a session would show, without its delay."""
@@ -93,9 +95,10 @@ class LiveSpeaker(Speaker):
         size = self.hop.new * SAMPLES_PER_FRAME
         for start in range(0, len(wave) + self.hop.ahead * SAMPLES_PER_FRAME, size):
             block = wave[start : start + size]
-            sampler.ear.push(np.pad(block, (0, size - len(block))))
-            shares = timeline.emotion_shares(start // SAMPLES_PER_FRAME, sampler.window)
-            parts.append(sampler.step(shares))
+            block = np.pad(block, (0, size - len(block)))
+            coming = wave[start + size :][: self.coming * SAMPLES_PER_FRAME]
+            coming = coming[: len(coming) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+            parts.append(sampler.step(block, timeline.emotion_shares, coming))  # one emotion
         num_frames = -(-len(wave) // SAMPLES_PER_FRAME)
         return torch.cat(parts)[self.hop.ahead :][:num_frames]
 
@@ -318,13 +321,13 @@ def silence(speaker: Speaker) -> Table:
 
 
 def live_against_file(
-    speaker: Speaker, hop: Hop, clips: Sequence[Clip], seeds: Sequence[int]
+    speaker: Speaker, live: LiveSpeaker, clips: Sequence[Clip], seeds: Sequence[int]
 ) -> dict[str, Table]:
     """Lips, closure, blinks and the head's turns of both."""
     table: Table = {}
     for name, each in (
         ("file", speaker),
-        (f"live {hop.new} + {hop.ahead}", LiveSpeaker(speaker.model, speaker.config, hop)),
+        (f"live {live.hop.new} + {live.hop.ahead} + {live.coming}", live),
     ):
         found = fidelity(each, clips, seeds)
         lips = found["correlation"]["all"]
@@ -417,7 +420,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=54, help="clips of the correlations")
     parser.add_argument("--speech", type=Path, nargs="*", default=[], help="real recordings")
     parser.add_argument("--sweep", metavar="S,S,...", help="only compare guidance scales")
-    parser.add_argument("--hop", type=int, nargs=2, help="only compare live motion with a file's")
+    parser.add_argument("--hop", type=int, nargs=3, help="only compare live motion with a file's")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -430,7 +433,9 @@ def main() -> None:
     if args.sweep:
         report = {"sweep": sweep(speaker, chosen, grid, args.sweep)}
     elif args.hop:
-        report = live_against_file(speaker, Hop(*args.hop), chosen, range(args.seeds))
+        *hop, coming = args.hop
+        live = LiveSpeaker(speaker.model, speaker.config, Hop(*hop), coming)
+        report = live_against_file(speaker, live, chosen, range(args.seeds))
     else:
         report = fidelity(speaker, chosen, range(args.seeds))
         tables, figures = emotions(speaker, grid)

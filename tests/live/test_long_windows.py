@@ -52,11 +52,8 @@ def sampler_of(
 
 
 def moved(sampler: HopSampler, wave: np.ndarray) -> torch.Tensor:
-    shares, parts = parse_emotion("happy").emotion_shares(0, sampler.window), []
-    for block in wave.reshape(-1, BLOCK):
-        sampler.ear.push(block)
-        parts.append(sampler.step(shares))
-    return torch.cat(parts)
+    shares = parse_emotion("happy").emotion_shares
+    return torch.cat([sampler.step(block, shares) for block in wave.reshape(-1, BLOCK)])
 
 
 def test_pushed_speech_is_heard_as_what_arrives(encoder: SpeechEncoder, wave: np.ndarray) -> None:
@@ -90,10 +87,13 @@ def test_windows_are_as_long_as_trained_and_hear_no_further_than_a_hop(
     model, encoder, source, wave
 ) -> None:
     sampler = sampler_of(model, encoder, source)
-    assert sampler.window == SMALL.window == 80
+    lengths = []
+    hear = sampler.ear.last
+    sampler.ear.last = lambda length: lengths.append(length) or hear(length)  # type: ignore
     motion = moved(sampler, wave)
     assert motion.shape == (14 * HOP.new, 70)
     assert motion.isfinite().all()
+    assert set(lengths) == {SMALL.window}
     changed = wave.copy()
     changed[6 * BLOCK :] = 0
     other = moved(sampler_of(model, encoder, source), changed)

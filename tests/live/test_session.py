@@ -13,7 +13,7 @@ import torch
 
 import moda_cli as moda
 from moda_cli import media
-from moda_cli.config import FPS, SAMPLE_RATE
+from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.errors import UsageError
 from moda_cli.live.fluency import Fluency
 from moda_cli.live.session import LiveSession
@@ -55,6 +55,32 @@ def test_a_sentence_pushed_at_once_is_spoken_whole(session: LiveSession) -> None
     assert (pace.waiting_s, pace.speaking) == (0, False)
     assert pace.shown >= 75
     assert pace.busy > 0
+
+
+def test_sound_that_waits_is_heard_ahead_of_its_time(session: LiveSession) -> None:
+    """As much as waits and helps, in whole frames, and what is heard so is what comes."""
+    heard: list[tuple[np.ndarray, np.ndarray]] = []
+    hear = session._face.hear
+
+    def watched(wave: np.ndarray, coming: np.ndarray) -> object:
+        heard.append((wave, coming))
+        return hear(wave, coming)
+
+    session._face.hear = watched  # type: ignore[method-assign, assignment]
+    ramp = np.linspace(0.01, 0.5, 2 * SAMPLE_RATE, dtype=np.float32)
+    for part in np.array_split(ramp, 23):
+        session.push(part)
+    taken(session, 3)
+    most = session._face.coming * SAMPLES_PER_FRAME
+    lengths = [len(coming) for _, coming in heard]
+    assert max(lengths) == most
+    assert not any(length % SAMPLES_PER_FRAME for length in lengths)
+    assert lengths[-1] == 0  # nothing waits any more
+    whole = np.concatenate([wave for wave, _ in heard])
+    done = 0
+    for wave, coming in heard:
+        done += len(wave)
+        assert np.array_equal(whole[done : done + len(coming)], coming)
 
 
 def test_any_rate_and_shape_and_what_is_no_number(session: LiveSession) -> None:

@@ -1,8 +1,9 @@
 """Motion a few frames at a time: windows that go on from the motion before them.
 
 A window is the frames that are known, the new ones, and some to come whose sound is heard as well,
-so that lips get ready for it; these are made again by the next window. What a frame is sampled from
-is drawn once, whatever windows it lies in: so they agree on it.
+so that lips get ready for it; these are made again by the next window. Where sound is known further
+ahead, as of a text that was spoken faster than it is shown, a window may hear that too. What a
+frame is sampled from is drawn once, whatever windows it lies in: so they agree on it.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Protocol, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from moda_cli.config import ModelConfig, SamplerConfig
+from moda_cli.config import SAMPLES_PER_FRAME, ModelConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.model import MotionGenerator
@@ -23,6 +25,10 @@ from moda_cli.media.waves import Wave
 from moda_cli.motion import MOUTH_CHANNELS
 
 MENDED = 7  # frames over which a window is led from where its predecessor ended to its own way
+COMING = 6  # frames beyond a hop that are heard where their sound is known: lips gain little of more
+NOTHING: Wave = np.zeros(0, np.float32)
+
+Shares = Callable[[int, int], Mapping[int, Tensor]]  # (first frame, frames) -> (frames,) by emotion
 
 
 class Ear(Protocol):
@@ -50,14 +56,14 @@ class Hop:
         """What suits a model: one that makes long windows alone makes more frames at a time."""
         return cls() if shape.known else cls(new=8)
 
-    def known(self, shape: ModelConfig) -> int:
-        """Frames at a window's start whose motion is known.
+    def known(self, shape: ModelConfig, coming: int = 0) -> int:
+        """Frames at a window's start whose motion is known; coming: heard beyond those ahead.
 
         As many as the model may be told (`ModelConfig.known`). Other models' windows are always as
         long as they were trained, and slide: what they share with the motion before is led to it.
         Raises UsageError for windows that are shorter than a hop.
         """
-        known = shape.known or shape.window - self.new - self.ahead
+        known = shape.known or shape.window - self.new - self.ahead - coming
         if known < 1:
             frames = self.new + self.ahead
             raise UsageError(
@@ -70,7 +76,7 @@ class Hop:
 class HopSampler:
     """The motion of one face, (hop.new) frames at every call; it begins at its start.
 
-    Its sound is pushed to `ear`, as many frames before every call.
+    coming: frames beyond those of the hop whose sound it can hear where that is known.
     """
 
     def __init__(
@@ -89,12 +95,13 @@ class HopSampler:
         """
         self.hop = hop
         self._model, self._shape, self._start, self._lips = model, model.network.config, start, lips
-        self._known = hop.known(self._shape)
+        self._known = hop.known(self._shape)  # at most
+        self.coming = COMING if self._shape.known else min(COMING, self._known - 1)
         self.ear = ear(self._known + hop.ahead)
         self._sigmas = euler_sigmas(config.steps or self._shape.steps, self._shape.last_sigma)
         self._terms = guidance_terms(config, self._shape)
         self._generator = torch.Generator().manual_seed(config.seed)
-        fade = (1 - torch.arange(1, hop.new + hop.ahead + 1) / MENDED).clamp(min=0)[:, None]
+        fade = (1 - torch.arange(1, MENDED + 1) / MENDED)[:, None]
         still = torch.ones(self._shape.motion_dim)
         still[list(MOUTH_CHANNELS)] = 0  # lips are the sound's
         self._fade = (fade * still).to(model.device)
@@ -102,38 +109,50 @@ class HopSampler:
         # of the known frames, then of those to come
         self._noise = frame_noise(self._shape, self._known, self._generator)
 
-    @property
-    def window(self) -> int:
-        """Frames whose sound is heard: those known before the new ones, and those ahead."""
-        return self._known + self.hop.new + self.hop.ahead
-
     @torch.inference_mode()
-    def step(self, emotions: Mapping[int, Tensor]) -> Tensor:
-        """The next frames (new, 70), physical. emotions: the share (window,) of each class."""
-        model, known, told = self._model, self._known, self._made
-        missing = self.window - len(self._noise)
-        more = frame_noise(self._shape, missing, self._generator)
-        self._noise = torch.cat((self._noise, more))
+    def step(self, wave: Wave, shares: Shares, coming: Wave = NOTHING) -> Tensor:
+        """The next frames (new, 70), physical.
+
+        wave: (640 new,) the sound up to the last frame ahead; coming: (640 n,) what follows it, n
+        frames that are `self.coming` at most. shares(first, count): the share (count,) of each
+        emotion in frames from `first` on, counted from the first new one.
+        """
+        model, extra = self._model, len(coming) // SAMPLES_PER_FRAME
+        known = self.hop.known(self._shape, extra)
+        window = known + self.hop.new + self.hop.ahead + extra
+        self.ear.push(np.concatenate((wave, coming)))
+        audio = self.ear.last(window)
+        self.ear.take_back(extra)
+        told = self._made[-known - 1 :]
         prev = told[:1]
         if self._shape.known:
-            prev = told[torch.arange(1, self.window + 1).clamp(max=known)]
+            prev = told[torch.arange(1, window + 1).clamp(max=known)]
         device = model.device
-        window = Window(
-            self.ear.last(self.window).to(device),
-            emotions,
+        evaluated = Window(
+            audio.to(device),
+            shares(-known, window),
             self._start.identity.to(device),
             prev.to(device),
             self._terms,
         )
-        velocity = guided_velocity(model.network, [window], self._sigmas, model.forward)
-        noise, given = self._noise[None].to(device), told[None, 1:].to(device)
+        velocity = guided_velocity(model.network, [evaluated], self._sigmas, model.forward)
+        noise, given = self._noise_of(known, window).to(device), told[None, 1:].to(device)
         z = noise
         for sigma, after in pairwise(self._sigmas):
             z = z + (after - sigma) * velocity(z, sigma)
             off = given[:, -1:] - z[:, known - 1 : known]
             z[:, :known] = (1 - after) * given + after * noise[:, :known]
-        z[:, known:] += self._fade * off
+        mended = min(MENDED, window - known)
+        z[:, known : known + mended] += self._fade[:mended] * off
         new = smooth_pose(smooth_pose(z))[0, known : known + self.hop.new].cpu()  # as of a file
-        self._made = torch.cat((self._made, new))[-known - 1 :]
+        self._made = torch.cat((self._made, new))[-self._known - 1 :]
         self._noise = self._noise[self.hop.new :]
         return physical(model, self._lips(new), self._start)
+
+    def _noise_of(self, known: int, window: int) -> Tensor:
+        """What a window's frames are sampled from (1, window, 70)."""
+        first = self._known - known
+        missing = max(0, first + window - len(self._noise))
+        more = frame_noise(self._shape, missing, self._generator)
+        self._noise = torch.cat((self._noise, more))
+        return self._noise[None, first : first + window]

@@ -13,7 +13,7 @@ from moda_cli.config import FPS, SAMPLES_PER_FRAME, RenderConfig
 from moda_cli.control.edits import Edits
 from moda_cli.control.timeline import Entry, Timeline
 from moda_cli.errors import UsageError
-from moda_cli.generator.hops import HopSampler
+from moda_cli.generator.hops import NOTHING, HopSampler
 from moda_cli.media.pictures import Picture
 from moda_cli.media.waves import Wave
 from moda_cli.motion import MOTION_DIM
@@ -57,7 +57,8 @@ class LiveFace:
         if timeline.auto:
             hint = "name the emotions, now and while it runs"
             raise UsageError("--emotion auto needs the whole sound before it begins", hint=hint)
-        self.hop = hop = sampler.hop
+        self.hop, self.coming = sampler.hop, sampler.coming
+        hop = sampler.hop
         self._sampler, self._renderer, self._neutral = sampler, renderer, neutral
         self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
         self._timeline = timeline
@@ -69,13 +70,15 @@ class LiveFace:
         """The next frames, of the sound before and of `wave` (hop.new * 640,)."""
         return list(self.draw(self.hear(wave), [True] * self.hop.new))
 
-    def hear(self, wave: Wave) -> Heard:
-        """Make the motion of the next frames; `draw`, in another thread or later, shows them."""
-        self._sampler.ear.push(wave)
-        new, window = self.hop.new, self._sampler.window
-        first = self.made - (window - new - self.hop.ahead)
-        shares = self._timeline.emotion_shares(first, window)
-        motion = self._sampler.step(shares)
+    def hear(self, wave: Wave, coming: Wave = NOTHING) -> Heard:
+        """Make the motion of the next frames; `draw`, in another thread or later, shows them.
+
+        coming: (640 n,) what follows the wave where that is known, n of `self.coming` at most.
+        """
+        new, made = self.hop.new, self.made
+        motion = self._sampler.step(
+            wave, lambda first, count: self._timeline.emotion_shares(made + first, count), coming
+        )
         self._motion = torch.cat((self._motion, motion))[-KEPT:]
         sound = np.concatenate((self._late, wave))
         sound, self._late = np.split(sound, [new * SAMPLES_PER_FRAME])

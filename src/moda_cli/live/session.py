@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from moda_cli.config import FPS, SAMPLE_RATE, SAMPLES_PER_FRAME
 from moda_cli.control.timeline import TRACKS, parse_single_emotion
 from moda_cli.errors import UsageError, did_you_mean
+from moda_cli.generator.hops import NOTHING
 from moda_cli.live.face import Heard, LiveFace, LiveFrame
 from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
@@ -200,9 +201,9 @@ class LiveSession:
 
     def _hear(self) -> None:
         """Make the motion of each hop once its sound is there."""
-        while (wave := self._next_hop()) is not None:
+        while (sound := self._next_hop()) is not None:
             began = time.monotonic()
-            heard = self._face.hear(wave)
+            heard = self._face.hear(*sound)
             with self._lock:
                 self._heard.append((heard, time.monotonic() - began))
                 self._lock.notify_all()
@@ -236,8 +237,8 @@ class LiveSession:
             self._lock.wait_for(lambda: self._over or (self._heard and not self._cut))
             return not self._over
 
-    def _next_hop(self) -> Wave | None:
-        """The sound of the next hop, once its time has come; None at the end."""
+    def _next_hop(self) -> tuple[Wave, Wave] | None:
+        """The sound of the next hop, once its time has come, and what follows; None at the end."""
         ends = self._began + self._face.made / FPS + self._hop_s
         needed = self._face.hop.new * SAMPLES_PER_FRAME
         while True:
@@ -255,7 +256,7 @@ class LiveSession:
                     for values, ease in self._asked:
                         self._face.ask(self._face.made, values, ease)
                     self._asked.clear()
-                    return self._taken(needed)
+                    return self._taken(needed), self._coming()
             self._close_mouth()
 
     def _close_mouth(self) -> None:
@@ -277,7 +278,7 @@ class LiveSession:
         if not self._speaking and time.monotonic() - self._last_push < 2 * HELD_BACK_S:
             held = round(HELD_BACK_S * SAMPLE_RATE)
         taken = min(needed, max(0, self._count - held))
-        parts, missing = [np.zeros(0, np.float32)], taken
+        parts, missing = [NOTHING], taken
         while missing:
             block = self._waiting.popleft()
             parts.append(block[:missing])
@@ -290,3 +291,14 @@ class LiveSession:
         silence = (needed - taken, 0) if not self._speaking else (0, needed - taken)
         self._speaking = taken == needed or (taken > 0 and not self._speaking)
         return np.pad(np.concatenate(parts), silence)
+
+    def _coming(self) -> Wave:
+        """The first whole frames of what waits, as many as can be heard ahead of their time."""
+        parts, missing = [NOTHING], self._face.coming * SAMPLES_PER_FRAME
+        for block in self._waiting:
+            if missing == 0:
+                break
+            parts.append(block[:missing])
+            missing -= len(parts[-1])
+        known = np.concatenate(parts)
+        return known[: len(known) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
