@@ -25,7 +25,7 @@ from moda_cli.media.waves import Wave
 from moda_cli.motion import MOUTH_CHANNELS
 
 MENDED = 7  # frames over which a window is led from where its predecessor ended to its own way
-COMING = 6  # frames beyond a hop that are heard where their sound is known: lips gain little of more
+COMING = 10  # frames beyond a hop that are heard where they are known: lips gain little of more
 NOTHING: Wave = np.zeros(0, np.float32)
 
 Shares = Callable[[int, int], Mapping[int, Tensor]]  # (first frame, frames) -> (frames,) by emotion

@@ -109,8 +109,9 @@ class LiveSession:
     def push(self, wave: NDArray[np.floating], rate: int = SAMPLE_RATE) -> None:
         """Sound (n,) or (n, channels) in [-1, 1], spoken as soon as what was pushed before is.
 
-        What is no number counts as silence. Raises UsageError for another shape or rate, and
-        where more than LONGEST_S would wait.
+        What comes before its time is heard ahead of it, which makes for better lips. What is no
+        number counts as silence. Raises UsageError for another shape or rate, and where more than
+        LONGEST_S would wait.
         """
         mono = np.nan_to_num(np.asarray(wave, np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
         mono = np.clip(mono, -1, 1)

@@ -161,14 +161,14 @@ class TrainingWindows(torch.utils.data.Dataset[Batch]):
         )
 
     def window_of(self, batch: int) -> int:
-        """The frames of a batch's windows; among short ones the shortest come most often."""
+        """The frames of a batch's windows."""
         longest, shortest = self.config.model.window, self.config.shortest_window
         if shortest is None:
             return longest
         generator = torch.Generator().manual_seed(_seed(self.config.seed, f"batch {batch}"))
         short = torch.rand((), generator=generator) < 0.5
-        share = float(torch.rand((), generator=generator)) ** 3
-        return shortest + int((longest + 1 - shortest) * share) if short else longest
+        drawn = int(torch.randint(shortest, longest + 1, (), generator=generator))
+        return drawn if short else longest
 
     def _known(self, generator: torch.Generator) -> int:
         """How many frames of a short window are known: a third of the time any number."""
