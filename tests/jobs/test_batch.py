@@ -126,9 +126,10 @@ def report(out: Path) -> list[dict[str, Any]]:
 def test_a_batch_makes_what_it_can_and_a_second_run_only_what_is_left(tmp_path: Path) -> None:
     write_inputs(tmp_path, 2)
     write_jobs(tmp_path / "jobs.csv", 2, 2)
-    jobs = jobs_from_file(tmp_path / "jobs.csv", BASE, tmp_path / "out")
+    jobs, began = jobs_from_file(tmp_path / "jobs.csv", BASE, tmp_path / "out"), time.monotonic()
     summary, view = batch(jobs, tmp_path / "out")
     assert (summary.made, summary.skipped, summary.failed) == (2, 0, 2)
+    assert 0 < summary.seconds <= time.monotonic() - began
     rows = report(tmp_path / "out")
     assert [row["state"] for row in rows] == ["failed", "done", "failed", "done"]
     assert "absent.wav" in rows[0]["error"]

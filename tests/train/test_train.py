@@ -198,6 +198,8 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_good_checkpoint(
     assert "lower learning_rate" in caught.value.hint
     last = max((run / "checkpoints").glob("step-*"))
     assert str(last) in caught.value.hint
+    good = int(last.stem.removeprefix("step-"))
+    assert str(caught.value).endswith(f"at step {good + 1}")
     assert all(tensor.isfinite().all() for tensor in load_file(last).values())
     MotionGenerator.load(run, CPU)
 
