@@ -11,6 +11,7 @@ on the same model. Pictures are encoded as `moda serve` does. An hour: `--second
 
 import argparse
 import json
+import sys
 import tempfile
 import threading
 import time
@@ -110,7 +111,7 @@ def answers(watched: Watched, arrivals: list[float]) -> Iterator[float | None]:
             opening = FaceLandmarks(follow_mesh(picture, anchor).points).opening
             if times[number] < arrival:
                 rest.append(opening)
-            elif opening > max(rest) + APART:
+            elif rest and opening > max(rest) + APART:
                 latency = float(times[number] - arrival)
                 break
         yield latency
@@ -155,7 +156,7 @@ def main() -> None:
             threading.Thread(target=chatter, args=(other, speech), daemon=True).start()
         watched = Watched(session, Path(name))
         time.sleep(SETTLED_S)
-        settled, held = len(watched.times), memory_mb("VmRSS")
+        settled, held = len(watched.times), [memory_mb("VmRSS")]
         ends = time.monotonic() + asked.seconds
         while time.monotonic() < ends:
             soon = time.monotonic()
@@ -163,7 +164,10 @@ def main() -> None:
             time.sleep(AROUND_S[0] + LATE_S)
             arrivals.append(bring(session, vowel))
             time.sleep(rng.uniform(1.4, 2.2))
-        pace, held_last = session.pace, memory_mb("VmRSS")
+            held.append(memory_mb("VmRSS"))
+        memory = {"start": held[0], "half": held[len(held) // 2], "end": held[-1]}
+        print("MB", memory, file=sys.stderr, flush=True)  # an hour's answers take a while
+        pace = session.pace
         share = watched.punctual(settled)
         spoken = len(watched.times)
         watched.keep(time.monotonic(), time.monotonic() + 60)
@@ -193,7 +197,7 @@ def main() -> None:
         "on_time": round(share, 4),
         "left_out": pace.left_out,
         "busy": round(pace.busy, 3),
-        "memory_mb": {"start": held, "end": held_last},
+        "memory_mb": memory,
         "sync_frames": measures.lag,
         "sync_fit": measures.lag_fit,
     }

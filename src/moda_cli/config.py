@@ -82,6 +82,7 @@ class ModelConfig:
     last_sigma: float | None = 1e-3  # the release's, whose last step has nothing left to do
     guidance: float | None = 1.2  # joint, or:
     audio_scale: float | None = None
+    audio_scale_live: float | None = None  # where a few frames are made at a time; None: the same
     # Where the audio's guidance counts: above this noise (arXiv 2404.07724), in the mouth alone.
     audio_scale_above: float = 0.0
     audio_scale_mouth: bool = False

@@ -24,7 +24,7 @@ from moda_cli.speech.released import LiveSpeech, PushedSpeech
 from released_clip import golden, source, stats  # noqa: F401  (fixtures)
 from speech_by_rule import speech_encoder_by_rule
 
-HOP = Hop.of(SMALL)
+HOP = Hop(new=8)
 BLOCK = HOP.new * SAMPLES_PER_FRAME
 CONFIG = SamplerConfig(steps=3, seed=5)
 
@@ -48,6 +48,7 @@ def wave() -> np.ndarray:
 def sampler_of(
     model: MotionGenerator, encoder: SpeechEncoder, source: Source, config: SamplerConfig = CONFIG
 ) -> HopSampler:
+    assert Hop.of(model) == HOP
     return HearsSpeech(encoder).hops(model, parse_emotion("happy"), config, source, HOP)
 
 
@@ -156,6 +157,5 @@ def test_the_official_system_speaks_live(
         assert pictures.shape[1:] == (52, 64, 3)
         assert pictures.astype(float).std(axis=0).max() > 1
         session.interrupt()
-        after = np.concatenate([frame.sound for frame in islice(frames, 2 * FPS)])
-        assert not after[len(after) // 2 :].any()
+        assert not any(frame.sound.any() for frame in islice(frames, FPS))
     assert "made for a GPU" in caplog.text

@@ -105,8 +105,7 @@ def test_an_interrupt_drops_what_waits(session: LiveSession) -> None:
     session.push(np.full(20 * SAMPLE_RATE, 0.1, np.float32))
     assert taken(session, 1.2).any()
     session.interrupt()
-    after = taken(session, 1)
-    assert not after[SAMPLE_RATE // 5 :].any()
+    assert not taken(session, 1).any()  # not even of frames that were drawn
     assert (session.pace.waiting_s, session.pace.speaking) == (0, False)
     session.push(np.full(SAMPLE_RATE, 0.1, np.float32))
     assert taken(session, 1).any()  # and listens again

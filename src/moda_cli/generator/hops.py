@@ -7,7 +7,7 @@ frame is sampled from is drawn once, whatever windows it lies in: so they agree 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Protocol, Self
 
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moda_cli.config import SAMPLES_PER_FRAME, ModelConfig, SamplerConfig
+from moda_cli.config import FPS, SAMPLES_PER_FRAME, ModelConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.model import MotionGenerator
@@ -50,11 +50,19 @@ class Hop:
 
     new: int = 4
     ahead: int = 2
+    work_s: float = 0.11  # for its motion and its first picture to be made
 
     @classmethod
-    def of(cls, shape: ModelConfig) -> Self:
+    def of(cls, model: MotionGenerator) -> Self:
         """What suits a model: one that makes long windows alone makes more frames at a time."""
-        return cls() if shape.known else cls(new=8)
+        if not model.network.config.known:
+            return cls(new=8)
+        return cls(new=3, work_s=0.08) if model.device.type == "cuda" else cls()
+
+    @property
+    def delay_s(self) -> float:
+        """From a sound's time to the frame that shows it."""
+        return (self.new + self.ahead) / FPS + self.work_s
 
     def known(self, shape: ModelConfig, coming: int = 0) -> int:
         """Frames at a window's start whose motion is known; coming: heard beyond those ahead.
@@ -99,7 +107,8 @@ class HopSampler:
         self.coming = COMING if self._shape.known else min(COMING, self._known - 1)
         self.ear = ear(self._known + hop.ahead)
         self._sigmas = euler_sigmas(config.steps or self._shape.steps, self._shape.last_sigma)
-        self._terms = guidance_terms(config, self._shape)
+        live = self._shape.audio_scale_live or self._shape.audio_scale
+        self._terms = guidance_terms(config, replace(self._shape, audio_scale=live))
         self._generator = torch.Generator().manual_seed(config.seed)
         fade = (1 - torch.arange(1, MENDED + 1) / MENDED)[:, None]
         still = torch.ones(self._shape.motion_dim)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -26,7 +26,6 @@ from moda_cli.live.fluency import Fluency
 from moda_cli.media.waves import Wave
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
-WORK_S = 0.11  # for a hop's motion and its first picture to be made
 SMOOTHED = 0.05  # share of the last hop in how busy it is
 LATE_S = 1 / FPS  # pictures are left out so that none is later
 LONGEST_S = 600.0  # of sound that waits
@@ -44,6 +43,11 @@ def checked_tracks(given: Mapping[str, float]) -> dict[str, float]:
             limits = f"{TRACKS[name].low:g} to {TRACKS[name].high:g}"
             raise UsageError(f"{name} {value:g} is out of range", hint=f"it is {limits}")
     return {name: float(value) for name, value in given.items()}
+
+
+def silenced(frame: LiveFrame) -> LiveFrame:
+    """The same picture without its sound."""
+    return replace(frame, sound=np.zeros_like(frame.sound))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class LiveSession:
     @property
     def delay_s(self) -> float:
         """Seconds from a sound's time to the frame that shows it."""
-        return (self._face.hop.new + self._face.hop.ahead) / FPS + WORK_S
+        return self._face.hop.delay_s
 
     @property
     def pace(self) -> Pace:
@@ -141,6 +145,7 @@ class LiveSession:
             self._waiting.clear()
             self._count, self._speaking, self._resampler, self._spoken = 0, False, None, 0
             self._cut = True
+            self._ready = deque(silenced(frame) for frame in self._ready)
             self._lock.notify_all()
 
     def ask(self, emotion: str | None = None, ease: float | None = None, **tracks: float) -> None:
@@ -176,7 +181,7 @@ class LiveSession:
         return time.monotonic() >= self._due(frame.number)
 
     def _due(self, number: int) -> float:
-        return self._began + self._hop_s + WORK_S + number / FPS
+        return self._began + self._hop_s + self._face.hop.work_s + number / FPS
 
     def close(self) -> None:
         """End the session."""
@@ -224,7 +229,7 @@ class LiveSession:
                     self._left_out += new - sum(wanted)
                 for frame in self._face.draw(heard, wanted):
                     with self._lock:
-                        self._ready.append(frame)
+                        self._ready.append(silenced(frame) if self._cut else frame)
                         self._lock.notify_all()
             drawing_s = time.monotonic() - began
             fluency.spent(sum(wanted), drawing_s)

@@ -44,7 +44,7 @@ class Speaker:
         model, studio = self._pipeline.model, self._pipeline.studio
         source, timeline = self._portrait.source, parse_emotion(self._clip.emotion)
         sampler = self._pipeline.hearing.hops(
-            *(model, timeline, self._clip.sampler, source), Hop.of(model.network.config)
+            *(model, timeline, self._clip.sampler, source), Hop.of(model)
         )
         neutral, absolute = model.neutral(source), model.starts_from_portrait
         renderer = studio.renderer(self._portrait, neutral, absolute=absolute)

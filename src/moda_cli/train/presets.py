@@ -17,6 +17,7 @@ MINI = ModelConfig(
     single_stream_depth=2,
     guidance=None,
     audio_scale=3.0,
+    audio_scale_live=4.0,
     audio_scale_above=0.6,
     audio_scale_mouth=True,
     lip_noise=0.25,
