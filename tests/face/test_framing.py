@@ -49,6 +49,22 @@ def test_a_crop_a_little_too_large_becomes_smaller_and_stays_inside() -> None:
     assert 1 < used[0, 0] < 1.3
 
 
+@pytest.mark.parametrize("quarter", [0, 1, 2, 3])
+def test_a_rolled_crop_that_does_not_fit_is_levelled_about_its_middle(quarter: int) -> None:
+    """To the nearest quarter turn: a head that lies stays upright in its crop."""
+    picture, side = noise(300, 400), 390
+    centre, middle = np.array([199.5, 149.5]), np.full(2, (side - 1) / 2)
+    angle = np.pi / 2 * quarter + 0.7
+    cos, sin = np.cos(angle), np.sin(angle)
+    linear = np.array([[cos, sin], [-sin, cos]])
+    _, used = frame_face(picture, np.column_stack([linear, middle - linear @ centre]), side)
+    cos, sin = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarter]
+    zoom = np.hypot(*used[0, :2])
+    assert 1.3 <= zoom < 1.34  # as large as fits
+    np.testing.assert_allclose(used[:, :2], zoom * np.array([[cos, sin], [-sin, cos]]), atol=1e-9)
+    np.testing.assert_allclose(used[:, :2] @ centre + used[:, 2], middle, atol=1e-6)
+
+
 def test_what_no_picture_holds_is_soft_and_has_no_streaks() -> None:
     picture = noise(200, 200)
     wide = extended(picture, 0, 120, 0, 0)

@@ -194,6 +194,20 @@ def test_strict_names_every_unusable_input_and_starts_nothing(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "name"), [("timeline", "shot.toml"), ("motion", "nod.safetensors")]
+)
+def test_strict_reads_what_directs_a_clip(tmp_path: Path, option: str, name: str) -> None:
+    write_inputs(tmp_path, 1)
+    write_jobs(tmp_path / "jobs.csv", 1, 0)
+    (tmp_path / name).write_text("[[")
+    (job,) = jobs_from_file(tmp_path / "jobs.csv", BASE, tmp_path / "out")
+    directed = replace(job, clip=replace(job.clip, **{option: tmp_path / name}))
+    with pytest.raises(InputError, match=name):
+        batch([directed], tmp_path / "out", strict=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_is_no_fault_of_the_job(tmp_path: Path) -> None:
     write_inputs(tmp_path, 2)
     write_jobs(tmp_path / "jobs.csv", 2, 0)
