@@ -2,7 +2,6 @@
 
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,7 @@ from pathlib import Path
 import typer
 
 from moda_cli.cli import clip_options as o
-from moda_cli.cli.app import app, start_logging
+from moda_cli.cli.app import app, let_threads_sleep, start_logging
 from moda_cli.cli.bar import phases
 from moda_cli.cli.batch import Machines, run_batch
 from moda_cli.cli.download import download_bars
@@ -110,9 +109,7 @@ def generate(
     Folders, or --jobs, make a batch: the same command again goes on where it stopped.
     """
     start_logging(quiet, verbose)
-    # Threads that wait for each other by spinning take the cores from whoever needs them: on two
-    # busy ones a search for faces alone took 12 s in place of 0.1 s.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    let_threads_sleep()
     from moda_cli.files import check_inputs, example, free_name
 
     streaming = str(output) == "-"

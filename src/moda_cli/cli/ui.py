@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from moda_cli.cli import clip_options as o
-from moda_cli.cli.app import app, start_logging
+from moda_cli.cli.app import app, let_threads_sleep, start_logging
 from moda_cli.cli.opening import stay
 from moda_cli.cli.options import Device, Panel, Quiet, Verbose
 
@@ -48,6 +48,7 @@ def ui(
     Prints its address. Nobody but this machine reaches it unless --host or --share says so.
     """
     start_logging(quiet, verbose)
+    let_threads_sleep()
     from moda_cli.ui.server import Place, check_extra, check_port, serving
 
     place = Place(host, port, share)
