@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from moda_cli.config import SAMPLE_RATE
@@ -39,7 +39,8 @@ def test_a_background_has_the_power_it_is_said_to_have(kind: str, length: int, s
     sound = background(kind, length, [voice(2, seed)], np.random.default_rng(seed))
     assert sound.shape == (length,)
     assert np.isfinite(sound).all()
-    assert np.mean(sound**2) == pytest.approx(1, rel=1e-6) or (kind == "clicks" and not sound.any())
+    assume(sound.any())  # what comes and goes may be away all the time of a short piece
+    assert np.mean(sound**2) == pytest.approx(1, rel=1e-6)
 
 
 def test_music_has_tones_and_a_tempo_and_no_two_pieces_are_alike() -> None:
