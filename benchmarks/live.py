@@ -79,9 +79,10 @@ class Watched:
 
     def punctual(self, start: int) -> float:
         """The share of frames from `start` on that are on time, with a picture of their own."""
-        places = np.array(self.times[start:]) - np.arange(len(self.times) - start) / FPS
+        drawn = np.array(self.drawn[start:])  # more may be given meanwhile
+        places = np.array(self.times[start:][: len(drawn)]) - np.arange(len(drawn)) / FPS
         late = places - np.median(places)
-        return float((np.array(self.drawn[start:]) & (late <= LATE_S)).mean())
+        return float((drawn & (late <= LATE_S)).mean())
 
 
 def bring(session: LiveSession, wave: np.ndarray) -> float:
