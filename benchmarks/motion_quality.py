@@ -24,7 +24,7 @@ from moda_cli.generator.hearing import HearsMel
 from moda_cli.generator.hops import Hop
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.takes import causal_take, sample
-from moda_cli.media.waves import Wave
+from moda_cli.media.waves import Wave, frames_to_cover, num_frames
 from moda_cli.motion import ARTICULATORS, EXPRESSION, POSE, decode
 from moda_cli.pipeline import Pipeline
 
@@ -96,11 +96,10 @@ class LiveSpeaker(Speaker):
         for start in range(0, len(wave) + self.hop.ahead * SAMPLES_PER_FRAME, size):
             block = wave[start : start + size]
             block = np.pad(block, (0, size - len(block)))
-            coming = wave[start + size :][: self.coming * SAMPLES_PER_FRAME]
-            coming = coming[: len(coming) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+            left = wave[start + size :]
+            coming = left[: min(num_frames(len(left)), self.coming) * SAMPLES_PER_FRAME]
             parts.append(sampler.step(block, timeline.emotion_shares, coming))  # one emotion
-        num_frames = -(-len(wave) // SAMPLES_PER_FRAME)
-        return torch.cat(parts)[self.hop.ahead :][:num_frames]
+        return torch.cat(parts)[self.hop.ahead :][: frames_to_cover(len(wave))]
 
 
 def read_clips(root: Path) -> list[Clip]:

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from moda_cli.config import FPS, SAMPLES_PER_FRAME, ModelConfig, SamplerConfig
+from moda_cli.config import FPS, ModelConfig, SamplerConfig
 from moda_cli.errors import UsageError
 from moda_cli.generator.guidance import Window, guidance_terms, guided_velocity
 from moda_cli.generator.model import MotionGenerator
 from moda_cli.generator.sampler import euler_sigmas, smooth_pose
 from moda_cli.generator.takes import Start, frame_noise, physical
-from moda_cli.media.waves import Wave
+from moda_cli.media.waves import Wave, num_frames
 from moda_cli.motion import MOUTH_CHANNELS
 
 MENDED = 7  # frames over which a window is led from where its predecessor ended to its own way
@@ -107,8 +107,10 @@ class HopSampler:
         self.coming = COMING if self._shape.known else min(COMING, self._known - 1)
         self.ear = ear(self._known + hop.ahead)
         self._sigmas = euler_sigmas(config.steps or self._shape.steps, self._shape.last_sigma)
-        live = self._shape.audio_scale_live or self._shape.audio_scale
-        self._terms = guidance_terms(config, replace(self._shape, audio_scale=live))
+        live = self._shape
+        if live.audio_scale_live is not None:
+            live = replace(live, audio_scale=live.audio_scale_live)
+        self._terms = guidance_terms(config, live)
         self._generator = torch.Generator().manual_seed(config.seed)
         fade = (1 - torch.arange(1, MENDED + 1) / MENDED)[:, None]
         still = torch.ones(self._shape.motion_dim)
@@ -126,7 +128,7 @@ class HopSampler:
         frames that are `self.coming` at most. shares(first, count): the share (count,) of each
         emotion in frames from `first` on, counted from the first new one.
         """
-        model, extra = self._model, len(coming) // SAMPLES_PER_FRAME
+        model, extra = self._model, num_frames(len(coming))
         known = self.hop.known(self._shape, extra)
         window = known + self.hop.new + self.hop.ahead + extra
         self.ear.push(np.concatenate((wave, coming)))

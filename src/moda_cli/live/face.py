@@ -58,9 +58,8 @@ class LiveFace:
             hint = "name the emotions, now and while it runs"
             raise UsageError("--emotion auto needs the whole sound before it begins", hint=hint)
         self.hop, self.coming = sampler.hop, sampler.coming
-        hop = sampler.hop
         self._sampler, self._renderer, self._neutral = sampler, renderer, neutral
-        self._late: Wave = np.zeros(hop.ahead * SAMPLES_PER_FRAME, np.float32)
+        self._late: Wave = np.zeros(self.hop.ahead * SAMPLES_PER_FRAME, np.float32)
         self._timeline = timeline
         self._motion = torch.zeros(0, MOTION_DIM)  # of the last frames, before the timeline's part
         self.made = 0  # frames

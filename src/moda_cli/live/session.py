@@ -23,7 +23,7 @@ from moda_cli.errors import UsageError, did_you_mean
 from moda_cli.generator.hops import NOTHING
 from moda_cli.live.face import Heard, LiveFace, LiveFrame
 from moda_cli.live.fluency import Fluency
-from moda_cli.media.waves import Wave
+from moda_cli.media.waves import Wave, num_frames
 
 HELD_BACK_S = 0.03  # of a stream: how much later a block may come than the others
 SMOOTHED = 0.05  # share of the last hop in how busy it is
@@ -284,27 +284,29 @@ class LiveSession:
         if not self._speaking and time.monotonic() - self._last_push < 2 * HELD_BACK_S:
             held = round(HELD_BACK_S * SAMPLE_RATE)
         taken = min(needed, max(0, self._count - held))
-        parts, missing = [NOTHING], taken
+        wave = self._next_samples(taken)
+        self._count -= taken
+        if taken:
+            self._spoken = self._face.made + self._face.hop.new + self._face.hop.ahead
+        silence = (needed - taken, 0) if not self._speaking else (0, needed - taken)
+        self._speaking = taken == needed or (taken > 0 and not self._speaking)
+        return np.pad(wave, silence)
+
+    def _coming(self) -> Wave:
+        """The first whole frames of what waits and goes on waiting, as many as can be heard."""
+        frames = min(num_frames(self._count), self._face.coming)
+        wave = self._next_samples(frames * SAMPLES_PER_FRAME)
+        if frames:
+            self._waiting.appendleft(wave)
+        return wave
+
+    def _next_samples(self, count: int) -> Wave:
+        """The first samples of what waits, taken off it."""
+        parts, missing = [NOTHING], count
         while missing:
             block = self._waiting.popleft()
             parts.append(block[:missing])
             if len(block) > missing:
                 self._waiting.appendleft(block[missing:])
             missing -= len(parts[-1])
-        self._count -= taken
-        if taken:
-            self._spoken = self._face.made + self._face.hop.new + self._face.hop.ahead
-        silence = (needed - taken, 0) if not self._speaking else (0, needed - taken)
-        self._speaking = taken == needed or (taken > 0 and not self._speaking)
-        return np.pad(np.concatenate(parts), silence)
-
-    def _coming(self) -> Wave:
-        """The first whole frames of what waits, as many as can be heard ahead of their time."""
-        parts, missing = [NOTHING], self._face.coming * SAMPLES_PER_FRAME
-        for block in self._waiting:
-            if missing == 0:
-                break
-            parts.append(block[:missing])
-            missing -= len(parts[-1])
-        known = np.concatenate(parts)
-        return known[: len(known) // SAMPLES_PER_FRAME * SAMPLES_PER_FRAME]
+        return np.concatenate(parts)
